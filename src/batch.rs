@@ -1,0 +1,378 @@
+//! The buffers between the shell and the node, and the rule of who owns them.
+//!
+//! The shell owns them all and lends them for one turn. What the node keeps within a turn are
+//! positions (buffer, range), never references. Nothing here is allocated after start-up.
+//!
+//! - [`RxBatch`]: what the sockets received; the node opens datagrams in place.
+//! - [`TxBatch`]: what goes to the underlay; the node seals straight into it. Datagrams for the
+//!   same target collect in one buffer, so that they leave in one system call with UDP GSO.
+//! - [`Output`]: a turn's results: the `TxBatch`, writes to the TUN as lists of parts of receive
+//!   buffers, and relayed ranges that are sent from where they lie.
+
+use std::net::SocketAddr;
+use std::ops::Range;
+
+use crate::id::UplinkIndex;
+use crate::packet::Vnet;
+use crate::time::Instant;
+
+/// Size of each receive and send buffer: the largest UDP payload, and a little more.
+pub const BUFFER_LEN: usize = 65_536;
+
+/// Where a datagram goes, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The socket.
+    pub uplink: UplinkIndex,
+    /// The receiver.
+    pub destination: SocketAddr,
+    /// The outer type-of-service or traffic-class byte (DSCP and ECN).
+    pub tos: u8,
+}
+
+/// Datagrams for one target, back to back: all `stride` bytes long, the last one may be shorter.
+#[derive(Debug)]
+pub struct Transmit {
+    /// Where they go.
+    pub target: Target,
+    /// Length of each datagram but the last.
+    pub stride: usize,
+    /// How many datagrams.
+    pub segments: usize,
+    bytes: Vec<u8>,
+    closed: bool,
+}
+
+impl Transmit {
+    /// The datagrams.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    fn takes(&self, target: &Target, len: usize, limits: &TxLimits) -> bool {
+        !self.closed
+            && self.target == *target
+            && len <= self.stride
+            && self.segments < limits.segments
+            && self.bytes.len() + len <= limits.bytes
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct TxLimits {
+    segments: usize,
+    bytes: usize,
+}
+
+/// Datagrams waiting to be sent at the end of the turn, grouped by target across frames.
+///
+/// Within one target the order is kept.
+#[derive(Debug)]
+pub struct TxBatch {
+    groups: Vec<Transmit>,
+    used: usize,
+    limits: TxLimits,
+}
+
+impl TxBatch {
+    /// Most datagrams in one GSO send that every kernel accepts.
+    pub const MAX_SEGMENTS: usize = 64;
+    /// Largest UDP payload over IPv4.
+    pub const MAX_BYTES: usize = 65_507;
+
+    /// A batch of at most `groups` system calls.
+    pub fn new(groups: usize) -> Self {
+        let idle = Target {
+            uplink: UplinkIndex(0),
+            destination: SocketAddr::from(([0, 0, 0, 0], 0)),
+            tos: 0,
+        };
+        let groups = (0..groups)
+            .map(|_| Transmit {
+                target: idle,
+                stride: 0,
+                segments: 0,
+                bytes: Vec::with_capacity(BUFFER_LEN),
+                closed: true,
+            })
+            .collect();
+        let limits = TxLimits { segments: Self::MAX_SEGMENTS, bytes: Self::MAX_BYTES };
+        Self { groups, used: 0, limits }
+    }
+
+    /// Every datagram in a group of its own, for kernels without UDP GSO.
+    pub fn without_gso(groups: usize) -> Self {
+        Self { limits: TxLimits { segments: 1, bytes: Self::MAX_BYTES }, ..Self::new(groups) }
+    }
+
+    /// True when at least `groups` more groups can be begun. The shell flushes when it is not.
+    pub fn has_room(&self, groups: usize) -> bool {
+        self.used + groups <= self.groups.len()
+    }
+
+    /// True when nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.used == 0
+    }
+
+    /// Appends a datagram of `len` bytes for `target` and hands out its place. `None` when the
+    /// batch is full or `len` exceeds what a datagram can be.
+    pub fn push(&mut self, target: Target, len: usize) -> Option<&mut [u8]> {
+        if len == 0 || len > self.limits.bytes {
+            return None;
+        }
+        let index = self.group_for(target, len)?;
+        let group = &mut self.groups[index];
+        let start = group.bytes.len();
+        group.bytes.resize(start + len, 0);
+        group.segments += 1;
+        group.closed = len < group.stride;
+        Some(&mut group.bytes[start..])
+    }
+
+    /// The group that takes the datagram: the newest one for its target, or a new one.
+    fn group_for(&mut self, target: Target, len: usize) -> Option<usize> {
+        let newest = self.groups[..self.used].iter().rposition(|g| g.target == target);
+        if let Some(index) = newest
+            && self.groups[index].takes(&target, len, &self.limits)
+        {
+            return Some(index);
+        }
+        let group = self.groups.get_mut(self.used)?;
+        group.target = target;
+        group.stride = len;
+        group.segments = 0;
+        group.bytes.clear();
+        group.closed = false;
+        self.used += 1;
+        Some(self.used - 1)
+    }
+
+    /// What is to be sent, in the order in which it was begun.
+    pub fn transmits(&self) -> &[Transmit] {
+        &self.groups[..self.used]
+    }
+
+    /// Forgets everything, after it was sent.
+    pub fn clear(&mut self) {
+        self.used = 0;
+    }
+}
+
+/// One receive buffer with what one socket call put into it: datagrams of `stride` bytes from one
+/// sender, the last one may be shorter (UDP GRO).
+#[derive(Debug)]
+pub struct RxSlot {
+    /// The buffer, [`BUFFER_LEN`] bytes.
+    pub buffer: Vec<u8>,
+    /// Bytes received.
+    pub len: usize,
+    /// Length of each datagram but the last.
+    pub stride: usize,
+    /// The socket.
+    pub uplink: UplinkIndex,
+    /// The sender.
+    pub source: SocketAddr,
+    /// The outer type-of-service or traffic-class byte.
+    pub tos: u8,
+    /// When the kernel received it, if it said so.
+    pub received_at: Option<Instant>,
+}
+
+/// The receive buffers of one turn.
+#[derive(Debug)]
+pub struct RxBatch {
+    /// All slots, filled or not.
+    pub slots: Vec<RxSlot>,
+    /// How many of them are filled.
+    pub filled: usize,
+}
+
+impl RxBatch {
+    /// A batch of `slots` buffers.
+    pub fn new(slots: usize) -> Self {
+        let slots = (0..slots)
+            .map(|_| RxSlot {
+                buffer: vec![0; BUFFER_LEN],
+                len: 0,
+                stride: 0,
+                uplink: UplinkIndex(0),
+                source: SocketAddr::from(([0, 0, 0, 0], 0)),
+                tos: 0,
+                received_at: None,
+            })
+            .collect();
+        Self { slots, filled: 0 }
+    }
+}
+
+/// Where a piece of a TUN write lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Index of the receive buffer, or [`Part::GENERATED`].
+    pub slot: u16,
+    /// First byte.
+    pub start: u32,
+    /// One past the last byte.
+    pub end: u32,
+}
+
+impl Part {
+    /// The part lies in [`Output::generated`].
+    pub const GENERATED: u16 = u16::MAX;
+}
+
+/// One frame for the TUN: the parts, in order, make up an IP packet or super-packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TunWrite {
+    /// The offload header.
+    pub vnet: Vnet,
+    /// True for IPv6.
+    pub ipv6: bool,
+    /// Range of [`Output::parts`].
+    pub parts: Range<usize>,
+    /// Packets in it, for the counters.
+    pub segments: u32,
+}
+
+/// Datagrams to be sent on from the receive buffer where they lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forward {
+    /// Index of the receive buffer.
+    pub slot: u16,
+    /// Bytes of it.
+    pub range: Range<u32>,
+    /// Length of each datagram but the last.
+    pub stride: u32,
+    /// Where they go.
+    pub target: Target,
+}
+
+/// What one turn brings forth. The shell carries it out, then calls [`Output::clear`].
+#[derive(Debug)]
+pub struct Output {
+    /// Datagrams for the underlay.
+    pub tx: TxBatch,
+    /// Frames for the TUN, in order.
+    pub tun_writes: Vec<TunWrite>,
+    /// The pieces of those frames.
+    pub parts: Vec<Part>,
+    /// Bytes of packets and headers that the node itself made.
+    pub generated: Vec<u8>,
+    /// Relayed datagrams.
+    pub forwards: Vec<Forward>,
+}
+
+impl Output {
+    /// Most bytes of generated packets in a turn.
+    pub const GENERATED_MAX: usize = 256 * 1024;
+
+    /// Empty, with `tx_groups` send buffers.
+    pub fn new(tx_groups: usize) -> Self {
+        Self {
+            tx: TxBatch::new(tx_groups),
+            tun_writes: Vec::with_capacity(1024),
+            parts: Vec::with_capacity(4096),
+            generated: Vec::with_capacity(Self::GENERATED_MAX),
+            forwards: Vec::with_capacity(1024),
+        }
+    }
+
+    /// Copies a packet that the node made and queues it for the TUN. False when there is no room.
+    pub fn write_generated(&mut self, vnet: Vnet, packet: &[u8]) -> bool {
+        let Some(part) = self.generate(packet) else { return false };
+        let ipv6 = packet.first().is_some_and(|b| b >> 4 == 6);
+        let first = self.parts.len();
+        self.parts.push(part);
+        self.tun_writes.push(TunWrite { vnet, ipv6, parts: first..first + 1, segments: 1 });
+        true
+    }
+
+    /// Copies bytes that the node made and says where they lie. `None` when there is no room.
+    pub fn generate(&mut self, bytes: &[u8]) -> Option<Part> {
+        if self.generated.len() + bytes.len() > Self::GENERATED_MAX {
+            return None;
+        }
+        let start = self.generated.len() as u32;
+        self.generated.extend_from_slice(bytes);
+        Some(Part { slot: Part::GENERATED, start, end: self.generated.len() as u32 })
+    }
+
+    /// The bytes of a part.
+    pub fn part<'a>(&'a self, rx: &'a RxBatch, part: Part) -> &'a [u8] {
+        let range = part.start as usize..part.end as usize;
+        if part.slot == Part::GENERATED {
+            &self.generated[range]
+        } else {
+            &rx.slots[part.slot as usize].buffer[range]
+        }
+    }
+
+    /// Forgets everything, after it was carried out.
+    pub fn clear(&mut self) {
+        self.tx.clear();
+        self.tun_writes.clear();
+        self.parts.clear();
+        self.generated.clear();
+        self.forwards.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(port: u16) -> Target {
+        Target {
+            uplink: UplinkIndex(0),
+            destination: SocketAddr::from(([192, 0, 2, 1], port)),
+            tos: 0,
+        }
+    }
+
+    #[test]
+    fn datagrams_of_interleaved_targets_collect_in_one_group_each() {
+        let mut tx = TxBatch::new(4);
+        for i in 0..6 {
+            tx.push(target(i % 2), 100).unwrap().fill(i as u8);
+        }
+        assert_eq!(tx.transmits().len(), 2);
+        assert_eq!(tx.transmits()[1].segments, 3);
+        assert_eq!(tx.transmits()[1].bytes()[100..200], [3; 100]);
+    }
+
+    #[test]
+    fn a_short_datagram_ends_its_group_and_a_longer_one_begins_another() {
+        let mut tx = TxBatch::new(8);
+        for len in [100, 100, 60, 60, 100] {
+            tx.push(target(1), len).unwrap();
+        }
+        let shape: Vec<_> = tx.transmits().iter().map(|t| (t.stride, t.segments)).collect();
+        assert_eq!(shape, [(100, 3), (60, 1), (100, 1)]);
+    }
+
+    #[test]
+    fn segment_and_byte_limits_hold_and_a_full_batch_refuses() {
+        let mut tx = TxBatch::new(2);
+        for _ in 0..TxBatch::MAX_SEGMENTS * 2 {
+            assert!(tx.push(target(1), 10).is_some());
+        }
+        assert!(tx.push(target(1), 10).is_none());
+        assert!(!tx.has_room(1));
+        tx.clear();
+        for _ in 0..44 {
+            tx.push(target(1), 1_472).unwrap();
+        }
+        tx.push(target(1), 1_472).unwrap();
+        assert_eq!(tx.transmits()[0].segments, 44);
+        assert!(tx.push(target(2), 70_000).is_none());
+    }
+
+    #[test]
+    fn without_gso_each_datagram_stands_alone() {
+        let mut tx = TxBatch::without_gso(3);
+        tx.push(target(1), 10).unwrap();
+        tx.push(target(1), 10).unwrap();
+        assert_eq!(tx.transmits().len(), 2);
+    }
+}

@@ -1,0 +1,1 @@
+//! Whose traffic is this: classes and the flow table.

@@ -1,0 +1,1 @@
+//! The process: event loop, control thread, kernel set-up.

@@ -1,0 +1,1 @@
+//! All that touches the host: TUN, sockets, clock, netlink.

@@ -1,0 +1,1 @@
+//! One measured path to a peer: probes, estimators, liveness.

@@ -1,0 +1,1 @@
+//! How an address is rewritten: mappings, sessions, ports.

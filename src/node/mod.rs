@@ -1,0 +1,1 @@
+//! One participant of the overlay as a pure state machine.

@@ -1,0 +1,1 @@
+//! Which way: link-state database, path metrics, selection, hysteresis.

@@ -1,0 +1,100 @@
+//! What the node counts: traffic, and the reason for every packet that ends here.
+//!
+//! A packet's fate is a value. Whoever refuses one returns a [`DropReason`]; the entry points of
+//! the node fold it into [`Counters`]. Plain integers: the data path runs on one thread, and the
+//! control thread reads published snapshots.
+
+mod drop_reason;
+
+pub use drop_reason::DropReason;
+
+/// Packets and bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Number of packets (segments of a super-packet count one each).
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl Tally {
+    /// Adds `packets` with `bytes` in all.
+    pub fn add(&mut self, packets: u64, bytes: u64) {
+        self.packets += packets;
+        self.bytes += bytes;
+    }
+}
+
+/// Everything the node counts.
+#[derive(Clone, Debug)]
+pub struct Counters {
+    /// Read from the TUN.
+    pub tun_rx: Tally,
+    /// Written to the TUN.
+    pub tun_tx: Tally,
+    /// Received from the underlay.
+    pub underlay_rx: Tally,
+    /// Sent to the underlay, relayed datagrams included.
+    pub underlay_tx: Tally,
+    /// Relayed for others.
+    pub relayed: Tally,
+    drops: [u64; DropReason::COUNT],
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            tun_rx: Tally::default(),
+            tun_tx: Tally::default(),
+            underlay_rx: Tally::default(),
+            underlay_tx: Tally::default(),
+            relayed: Tally::default(),
+            drops: [0; DropReason::COUNT],
+        }
+    }
+}
+
+impl Counters {
+    /// Counts one dropped packet.
+    pub fn drop(&mut self, reason: DropReason) {
+        self.drops[reason as usize] += 1;
+    }
+
+    /// Counts `packets` dropped packets.
+    pub fn drop_many(&mut self, reason: DropReason, packets: u64) {
+        self.drops[reason as usize] += packets;
+    }
+
+    /// How many packets ended for `reason`.
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.drops[reason as usize]
+    }
+
+    /// Every reason with its count, in the order of declaration.
+    pub fn drops(&self) -> impl Iterator<Item = (DropReason, u64)> + '_ {
+        DropReason::ALL.iter().map(|&reason| (reason, self.dropped(reason)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drops_are_counted_by_reason() {
+        let mut counters = Counters::default();
+        counters.drop(DropReason::Replay);
+        counters.drop_many(DropReason::Replay, 2);
+        assert_eq!(counters.dropped(DropReason::Replay), 3);
+        assert_eq!(counters.drops().map(|(_, n)| n).sum::<u64>(), 3);
+    }
+
+    #[test]
+    fn names_are_unique_snake_case() {
+        let mut names: Vec<_> = DropReason::ALL.iter().map(|r| r.name()).collect();
+        assert!(names.iter().all(|n| n.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')));
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), DropReason::COUNT);
+    }
+}

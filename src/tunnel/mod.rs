@@ -1,0 +1,1 @@
+//! The encrypted association of two nodes.

@@ -1,0 +1,1 @@
+//! Our datagrams: checked views and plain representations.
