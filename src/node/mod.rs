@@ -1,1 +1,3 @@
 //! One participant of the overlay as a pure state machine.
+
+mod prefixes;
