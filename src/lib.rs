@@ -13,6 +13,7 @@ pub mod gateway;
 pub mod id;
 pub mod io;
 pub mod link;
+pub mod metric;
 pub mod nat;
 pub mod node;
 pub mod packet;

@@ -1,0 +1,341 @@
+//! The validated configuration. Whoever holds a [`Config`] need not check anything again.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::{IpNet, Ipv4Net};
+use zeroize::ZeroizeOnDrop;
+
+use super::units::{Endpoint, Listen, Rate};
+use crate::id::{NodeId, PeerIndex, PublicKey, UplinkIndex};
+use crate::metric::Metric;
+
+/// Everything a gateway is told. Names are resolved to indices, networks do not overlap, keys are
+/// read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// This node.
+    pub node: NodeSection,
+    /// The control socket.
+    pub control: ControlSection,
+    /// The status page; none when switched off.
+    pub http: Option<HttpSection>,
+    /// The TUN device.
+    pub tun: TunSection,
+    /// The hosts behind us.
+    pub lan: LanSection,
+    /// Our uplinks; at least one, at most [`UplinkIndex::MAX_COUNT`]. Index: [`UplinkIndex`].
+    pub uplinks: Vec<Uplink>,
+    /// What we offer as an exit; none when we are none.
+    pub egress: Option<EgressSection>,
+    /// What we offer as a relay.
+    pub relay: RelaySection,
+    /// The other nodes. Index: [`PeerIndex`].
+    pub peers: Vec<Peer>,
+    /// The classes, first match wins; the last one matches everything.
+    pub classes: Vec<Class>,
+    /// The exits that our own hosts use.
+    pub internet: InternetVia,
+    /// Probing.
+    pub probing: ProbingSection,
+    /// Choice of paths.
+    pub routing: RoutingSection,
+    /// The flow table.
+    pub flows: FlowsSection,
+    /// The NAT of our exit.
+    pub nat: NatSection,
+    /// Tunnels.
+    pub tunnel: TunnelSection,
+    /// Filter of the log, in the form of `RUST_LOG`.
+    pub log: String,
+}
+
+impl Config {
+    /// The peers with their indices.
+    pub fn peers(&self) -> impl Iterator<Item = (PeerIndex, &Peer)> {
+        (0..).map(PeerIndex).zip(&self.peers)
+    }
+
+    /// The uplinks with their indices.
+    pub fn uplinks(&self) -> impl Iterator<Item = (UplinkIndex, &Uplink)> {
+        (0..).map(UplinkIndex).zip(&self.uplinks)
+    }
+
+    /// The peer of this name.
+    pub fn peer_named(&self, name: &str) -> Option<PeerIndex> {
+        self.peers().find(|(_, peer)| peer.name == name).map(|(index, _)| index)
+    }
+}
+
+/// 32 secret bytes: a private key or a pre-shared key. Wiped when dropped, never shown.
+#[derive(Clone, PartialEq, Eq, ZeroizeOnDrop)]
+pub struct Secret(pub [u8; 32]);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// `node`: who we are.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeSection {
+    /// A DNS label, unique in the overlay.
+    pub name: String,
+    /// The X25519 private key.
+    pub private_key: Secret,
+    /// The public key that follows from it.
+    pub public_key: PublicKey,
+    /// The node id that follows from that.
+    pub id: NodeId,
+    /// The key that all nodes of the overlay share, if they do.
+    pub preshared_key: Option<Secret>,
+    /// Where state is kept across restarts.
+    pub state_dir: PathBuf,
+}
+
+/// `control`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlSection {
+    /// Path of the Unix socket.
+    pub socket: PathBuf,
+}
+
+/// `http`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HttpSection {
+    /// Where the status page listens.
+    pub listen: SocketAddr,
+}
+
+/// `tun`: our interface to the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TunSection {
+    /// Name of the interface.
+    pub name: String,
+    /// Our addresses inside the overlay with the length of its prefix; at least one.
+    pub address: Vec<IpNet>,
+    /// MTU of the interface; none for the largest that fits the uplinks.
+    pub mtu: Option<u16>,
+}
+
+/// `lan`: the hosts behind us.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LanSection {
+    /// The interfaces whose hosts' default route is taken over.
+    pub interfaces: Vec<String>,
+    /// What other nodes reach through us.
+    pub networks: Vec<IpNet>,
+    /// Destinations that keep the router's own routes.
+    pub bypass: Vec<IpNet>,
+    /// What hosts get while no gateway runs.
+    pub on_failure: OnFailure,
+}
+
+/// What hosts get while no gateway runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnFailure {
+    /// Nothing: no packet may leave in plaintext.
+    #[default]
+    Block,
+    /// The router's own routes.
+    Direct,
+}
+
+/// One entry of `uplinks`: an attachment to an ISP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Uplink {
+    /// Unique among the uplinks.
+    pub name: String,
+    /// The network interface.
+    pub interface: String,
+    /// Where peers reach us over it.
+    pub listen: Listen,
+}
+
+/// `egress`: what we offer as an exit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EgressSection {
+    /// How the outside is set up in the kernel.
+    pub mode: EgressMode,
+    /// Outside addresses of the NAT (internal ones in rewrite mode); at least one.
+    pub pool: Vec<Ipv4Net>,
+    /// Outside ports.
+    pub ports: RangeInclusive<u16>,
+    /// The peers that may use it, ascending.
+    pub allowed: Vec<PeerIndex>,
+    /// Further destinations refused to them.
+    pub deny: Vec<IpNet>,
+}
+
+/// How packets of the exit get their final source address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EgressMode {
+    /// A stateless rewrite between the pool and the uplink's address.
+    #[default]
+    Rewrite,
+    /// None: the pool is routed to us.
+    Routed,
+    /// The kernel's masquerade.
+    Masquerade,
+}
+
+/// `relay`: what we offer as a relay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RelaySection {
+    /// The peers that we relay for, ascending; empty when we relay for none.
+    pub allowed: Vec<PeerIndex>,
+    /// What we give them in all; none for no limit.
+    pub rate: Option<Rate>,
+}
+
+/// One entry of `peers`: another node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// A DNS label, unique in the overlay.
+    pub name: String,
+    /// Its identity.
+    pub public_key: PublicKey,
+    /// The node id that follows from the key.
+    pub id: NodeId,
+    /// Where it may be reached, one for each of its uplinks; empty if it always calls us.
+    pub endpoints: Vec<Endpoint>,
+    /// Its addresses inside the overlay.
+    pub address: Vec<IpAddr>,
+    /// What is reached through it.
+    pub networks: Vec<IpNet>,
+    /// Whether it may carry our traffic to third nodes.
+    pub relay: bool,
+    /// Whether it may be our way to the Internet.
+    pub egress: bool,
+}
+
+/// One entry of `classes`: a policy and the flows it is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Class {
+    /// Unique among the classes.
+    pub name: String,
+    /// The flows it is for; none for all.
+    pub matches: Option<ClassMatch>,
+    /// What its path is chosen by.
+    pub metric: Metric,
+    /// Copies over disjoint paths, from 1 (no copy) to [`Class::REDUNDANCY_MAX`].
+    pub redundancy: u8,
+    /// The DSCP of the outer packets; none copies the inner one.
+    pub set_dscp: Option<u8>,
+}
+
+impl Class {
+    /// More copies than this only load the paths that the others need.
+    pub const REDUNDANCY_MAX: u8 = 3;
+}
+
+/// A test on a flow. All conditions must hold; an empty list is no condition.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClassMatch {
+    /// The IP protocol number. For `icmp`, [`ClassMatch::icmp`] is set instead.
+    pub protocol: Option<u8>,
+    /// ICMP of either IP version.
+    pub icmp: bool,
+    /// The DSCP of the flow's first packet, 0 to 63.
+    pub dscp: Option<u8>,
+    /// The source address is in one of these.
+    pub sources: Vec<IpNet>,
+    /// The destination address is in one of these.
+    pub destinations: Vec<IpNet>,
+    /// The source port is in one of these.
+    pub source_ports: Vec<RangeInclusive<u16>>,
+    /// The destination port is in one of these.
+    pub destination_ports: Vec<RangeInclusive<u16>>,
+}
+
+/// `internet.via`: the exits that our own hosts use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InternetVia {
+    /// The first one that works; none at all when empty.
+    Ordered(Vec<Exit>),
+    /// The one that measures best.
+    Auto,
+}
+
+/// An egress to the Internet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Exit {
+    /// Our own.
+    Local,
+    /// A peer's.
+    Peer(PeerIndex),
+}
+
+/// `probing`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProbingSection {
+    /// What this node sends as probes, advertisements and rekeys, in all.
+    pub budget: Rate,
+}
+
+/// `routing`: when a better path is worth a change.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RoutingSection {
+    /// A challenger must be better by this fraction (0 to 1) ...
+    pub margin: f64,
+    /// ... and by this much.
+    pub margin_latency: Duration,
+    /// No change of mind for so long after a change, unless the path fails.
+    pub hold_down: Duration,
+}
+
+/// `flows`: bounds of the flow table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowsSection {
+    /// Flows in all.
+    pub max: u32,
+    /// Flows of one host.
+    pub max_per_host: u32,
+}
+
+/// `nat`: bounds and timers of the exit's NAT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NatSection {
+    /// Mappings in all.
+    pub max: u32,
+    /// Mappings of one host.
+    pub max_per_host: u32,
+    /// Idle time of an established TCP connection (RFC 5382: at least 2 h 4 min).
+    pub tcp_established: Duration,
+    /// Idle time of one that opens or closes (RFC 5382: at least 4 min).
+    pub tcp_transitory: Duration,
+    /// Idle time of a UDP mapping (RFC 4787: at least 2 min, 5 min recommended).
+    pub udp: Duration,
+    /// Idle time of an ICMP query (RFC 5508: at least 60 s).
+    pub icmp: Duration,
+}
+
+/// `tunnel`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TunnelSection {
+    /// AEAD suites that we accept, our own choice first; at least one.
+    pub suites: Vec<Suite>,
+}
+
+/// An AEAD for the tunnel's data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Suite {
+    /// AES-256-GCM: fastest where the processor has AES instructions.
+    Aes256Gcm,
+    /// ChaCha20-Poly1305: for machines without.
+    ChaCha20Poly1305,
+}
+
+impl Suite {
+    /// The name in the configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Aes256Gcm => "aes-256-gcm",
+            Self::ChaCha20Poly1305 => "chacha20-poly1305",
+        }
+    }
+}
