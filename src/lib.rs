@@ -5,6 +5,7 @@
 //! has `tunnel` seal it. The core is pure: time, chance and bytes are arguments, and only `main`,
 //! `cli`, `gateway` and `io` touch the host. `ARCHITECTURE.md` tells the rest.
 
+pub mod addr;
 pub mod batch;
 pub mod cli;
 pub mod config;
@@ -21,7 +22,9 @@ pub mod path;
 pub mod rng;
 pub mod routing;
 pub mod sim;
+pub mod table;
 pub mod telemetry;
 pub mod time;
 pub mod tunnel;
+pub mod wheel;
 pub mod wire;

@@ -13,6 +13,7 @@ const BASE: &[&str] = &[
     "packet",
     "path",
     "rng",
+    "table",
     "telemetry",
     "time",
     "wheel",

@@ -1,0 +1,147 @@
+//! Which addresses are no ordinary Internet destinations.
+//!
+//! The table follows the IANA registries of special-purpose addresses (RFC 6890, RFC 8190) and of
+//! multicast addresses. Documentation prefixes (RFC 5737, RFC 3849, RFC 9637) and the benchmark
+//! prefixes (RFC 2544, RFC 5180) are left out on purpose: they count as ordinary Internet, so that
+//! laboratories can use them.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// A range of addresses: base, prefix length, and where it is defined.
+struct Range<A> {
+    base: A,
+    prefix: u32,
+    #[cfg_attr(not(test), expect(dead_code, reason = "the table is also documentation"))]
+    source: &'static str,
+}
+
+const fn v4(a: u8, b: u8, c: u8, d: u8, prefix: u32, source: &'static str) -> Range<u32> {
+    Range { base: u32::from_be_bytes([a, b, c, d]), prefix, source }
+}
+
+const fn v6(segments: [u16; 8], prefix: u32, source: &'static str) -> Range<u128> {
+    let [a, b, c, d, e, f, g, h] = segments;
+    Range { base: Ipv6Addr::new(a, b, c, d, e, f, g, h).to_bits(), prefix, source }
+}
+
+const SPECIAL_V4: &[Range<u32>] = &[
+    v4(0, 0, 0, 0, 8, "RFC 791: this network"),
+    v4(10, 0, 0, 0, 8, "RFC 1918: private"),
+    v4(100, 64, 0, 0, 10, "RFC 6598: shared"),
+    v4(127, 0, 0, 0, 8, "RFC 1122: loopback"),
+    v4(169, 254, 0, 0, 16, "RFC 3927: link-local"),
+    v4(172, 16, 0, 0, 12, "RFC 1918: private"),
+    v4(192, 0, 0, 0, 24, "RFC 6890: protocol assignments"),
+    v4(192, 88, 99, 0, 24, "RFC 7526: 6to4 relays, deprecated"),
+    v4(192, 168, 0, 0, 16, "RFC 1918: private"),
+    v4(224, 0, 0, 0, 4, "RFC 5771: multicast"),
+    v4(240, 0, 0, 0, 4, "RFC 1112: reserved, with limited broadcast (RFC 8190)"),
+];
+
+const SPECIAL_V6: &[Range<u128>] = &[
+    // Unspecified, loopback, v4-mapped, v4-compatible, and NAT64 (RFC 6052, RFC 8215).
+    v6([0; 8], 8, "RFC 4291: reserved"),
+    v6([0x100, 0, 0, 0, 0, 0, 0, 0], 64, "RFC 6666: discard only"),
+    v6([0x100, 0, 0, 1, 0, 0, 0, 0], 64, "RFC 9780: dummy prefix"),
+    v6([0x2001, 0, 0, 0, 0, 0, 0, 0], 32, "RFC 4380: Teredo, embeds IPv4 addresses"),
+    v6([0x2001, 0x10, 0, 0, 0, 0, 0, 0], 28, "RFC 4843: ORCHID, deprecated"),
+    v6([0x2001, 0x20, 0, 0, 0, 0, 0, 0], 28, "RFC 7343: ORCHIDv2"),
+    v6([0x2002, 0, 0, 0, 0, 0, 0, 0], 16, "RFC 3056: 6to4, embeds IPv4 addresses"),
+    v6([0x5f00, 0, 0, 0, 0, 0, 0, 0], 16, "RFC 9602: segment routing identifiers"),
+    v6([0xfc00, 0, 0, 0, 0, 0, 0, 0], 7, "RFC 4193: unique local"),
+    v6([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10, "RFC 4291: link-local"),
+    v6([0xfec0, 0, 0, 0, 0, 0, 0, 0], 10, "RFC 3879: site-local, deprecated"),
+    v6([0xff00, 0, 0, 0, 0, 0, 0, 0], 8, "RFC 4291: multicast"),
+];
+
+/// True for an address that no flow to or from the Internet may have: private, shared, loopback,
+/// link-local, multicast, reserved, or one that hides an IPv4 address.
+pub fn is_special_purpose(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => is_special_purpose_v4(address),
+        IpAddr::V6(address) => is_special_purpose_v6(address),
+    }
+}
+
+fn is_special_purpose_v4(address: Ipv4Addr) -> bool {
+    let bits = address.to_bits();
+    SPECIAL_V4.iter().any(|range| (bits ^ range.base) >> (32 - range.prefix) == 0)
+}
+
+fn is_special_purpose_v6(address: Ipv6Addr) -> bool {
+    let bits = address.to_bits();
+    SPECIAL_V6.iter().any(|range| (bits ^ range.base) >> (128 - range.prefix) == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn special(text: &str) -> bool {
+        is_special_purpose(text.parse().unwrap())
+    }
+
+    #[test]
+    fn edges_of_every_ipv4_range_are_special_and_their_neighbours_of_unicast_space_are_not() {
+        for range in SPECIAL_V4 {
+            let last = range.base | (u32::MAX >> range.prefix);
+            for edge in [range.base, last] {
+                assert!(is_special_purpose_v4(edge.into()), "{}", range.source);
+            }
+        }
+        for address in [
+            "1.0.0.0",
+            "9.255.255.255",
+            "11.0.0.0",
+            "100.63.255.255",
+            "100.128.0.0",
+            "126.255.255.255",
+            "128.0.0.0",
+            "169.253.255.255",
+            "169.255.0.0",
+            "172.15.255.255",
+            "172.32.0.0",
+            "192.0.1.0",
+            "192.88.98.255",
+            "192.167.255.255",
+            "192.169.0.0",
+            "223.255.255.255",
+            "8.8.8.8",
+        ] {
+            assert!(!special(address), "{address}");
+        }
+    }
+
+    #[test]
+    fn edges_of_every_ipv6_range_are_special_and_global_unicast_is_not() {
+        for range in SPECIAL_V6 {
+            let last = range.base | (u128::MAX >> range.prefix);
+            for edge in [range.base, last] {
+                assert!(is_special_purpose_v6(edge.into()), "{}", range.source);
+            }
+        }
+        for address in
+            ["2001:200::", "2001:4860:4860::8888", "2003::", "2a00::1", "3ffe::1", "fbff::"]
+        {
+            assert!(!special(address), "{address}");
+        }
+    }
+
+    #[test]
+    fn mapped_and_embedded_ipv4_is_special() {
+        assert!(special("::ffff:8.8.8.8"));
+        assert!(special("::8.8.8.8"));
+        assert!(special("64:ff9b::10.0.0.1"));
+        assert!(special("2002:0a00:0001::1"));
+    }
+
+    #[test]
+    fn documentation_and_benchmark_prefixes_are_ordinary() {
+        for address in
+            ["192.0.2.1", "198.51.100.1", "203.0.113.1", "198.18.0.1", "2001:db8::1", "3fff::1"]
+        {
+            assert!(!special(address), "{address}");
+        }
+        assert!(!special("2001:2::1"));
+    }
+}
