@@ -1,4 +1,27 @@
-//! Inner IP packets.
+//! Inner IP packets: what a host sent, or will receive.
+//!
+//! Nothing here keeps state between packets but [`Coalescer`], and nothing trusts a byte it reads.
+//! A frame is parsed once into [`Headers`], a small copy of what the rest asks about; whoever
+//! changes the frame works on its bytes at the offsets found there.
+//!
+//! - `parse`: bytes to [`Headers`], with lengths that agree with the frame.
+//! - [`checksum`]: ones-complement sums, full, partial and incremental (RFC 1071, RFC 1624).
+//! - [`rewrite`]: addresses, ports, hop limit, DSCP and ECN in place, also inside ICMP errors.
+//! - [`icmp`]: the errors that a router owes (RFC 1812, RFC 4443).
+//! - [`Segmenter`]: a TUN frame into packets for the tunnel; [`Coalescer`] is its inverse.
+//! - [`fragment`]: an IPv4 packet into fragments (RFC 791).
+//!
+//! [`Vnet`] says what a TUN frame still lacks: a super-packet is cut, a partial checksum completed,
+//! by whoever takes the frame off the host.
+
+pub mod checksum;
+mod ecn;
+mod parse;
+pub mod rewrite;
+#[cfg(test)]
+pub(crate) mod testing;
 mod vnet;
 
+pub use ecn::Ecn;
+pub use parse::{Fragment, Headers, IcmpKind, MAX_EXTENSIONS, Ports, protocol, tcp_flag};
 pub use vnet::{Gso, VNET_LEN, Vnet};

@@ -45,6 +45,8 @@ drop_reasons! {
     UnrelatedIcmpError => "unrelated_icmp_error",
     /// A checksum that had to be verified was wrong.
     BadChecksum => "bad_checksum",
+    /// Congestion was marked on the way, and the inner packet cannot carry the mark (RFC 6040).
+    EcnMismatch => "ecn_mismatch",
 
     // Where it may come from and go to.
     /// No peer, no exit and no network of ours has this destination.
