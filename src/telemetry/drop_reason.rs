@@ -101,6 +101,8 @@ drop_reasons! {
     // Handshakes.
     /// The first MAC of a handshake message is wrong: not meant for us.
     HandshakeMac => "handshake_mac",
+    /// Both ends initiated at once, and our initiation stands; normal.
+    HandshakeSimultaneous => "handshake_simultaneous",
     /// Handshake messages above the rate limit.
     HandshakeRateLimited => "handshake_rate_limited",
     /// Under load, and the sender has not proved its address; a cookie was sent.
