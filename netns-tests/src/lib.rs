@@ -1,1 +1,3 @@
-//! x
+//! Real processes on a real kernel: the WAN emulator, the laboratory, and its scenarios.
+
+pub mod lab;
