@@ -73,6 +73,8 @@ drop_reasons! {
     NatPortsExhausted => "nat_ports_exhausted",
     /// The NAT's table is full.
     NatTableFull => "nat_table_full",
+    /// A TCP segment from inside that begins no connection and belongs to none.
+    NatNoSession => "nat_no_session",
     /// The NAT's filter refused an inbound packet.
     NatFiltered => "nat_filtered",
 
