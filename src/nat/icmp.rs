@@ -64,7 +64,8 @@ impl Nat {
         }
         let transport = Transport::of(&quote.headers, IcmpKind::EchoRequest);
         let mapping = transport.zip(quote.headers.ports).and_then(|(transport, ports)| {
-            let id = self.table.by_outside(transport, SocketAddrV4::new(quote.source, ports.src))?;
+            let id =
+                self.table.by_outside(transport, SocketAddrV4::new(quote.source, ports.src))?;
             self.table.get(id).copied()
         });
         let mapping = mapping.ok_or(DropReason::UnrelatedIcmpError)?;

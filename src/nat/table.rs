@@ -54,11 +54,7 @@ pub(super) struct Mapping {
 
 impl Mapping {
     fn place(&self) -> Place {
-        Place {
-            address: self.address,
-            transport: self.inside.transport,
-            port: self.outside.port(),
-        }
+        Place { address: self.address, transport: self.inside.transport, port: self.outside.port() }
     }
 }
 
@@ -187,7 +183,11 @@ impl Table {
     }
 
     /// The mapping of an outside endpoint.
-    pub(super) fn by_outside(&self, transport: Transport, outside: SocketAddrV4) -> Option<MappingId> {
+    pub(super) fn by_outside(
+        &self,
+        transport: Transport,
+        outside: SocketAddrV4,
+    ) -> Option<MappingId> {
         let address = self.pool.index_of(*outside.ip())?;
         self.pool.mapping(Place { address, transport, port: outside.port() }).map(MappingId)
     }

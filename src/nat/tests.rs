@@ -1,1 +1,1 @@
-use super::*;
+// Filled in with the model tests.

@@ -5,8 +5,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::rng::Rng;
 use crate::packet::{protocol, tcp_flag};
+use crate::rng::Rng;
 
 const ONE: Tally = Tally { packets: 1, bytes: 100 };
 
