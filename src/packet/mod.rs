@@ -18,10 +18,12 @@ pub mod checksum;
 mod ecn;
 mod parse;
 pub mod rewrite;
+mod segment;
 #[cfg(test)]
 pub(crate) mod testing;
 mod vnet;
 
 pub use ecn::Ecn;
 pub use parse::{Fragment, Headers, IcmpKind, MAX_EXTENSIONS, Ports, protocol, tcp_flag};
+pub use segment::Segmenter;
 pub use vnet::{Gso, VNET_LEN, Vnet};
