@@ -1,20 +1,23 @@
-//! Watching the underlay for bytes that must not be there.
+//! Watching the underlay for bytes that must not be there, and tampering with it as an attacker.
 
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use nix::errno::Errno;
+use nix::net::if_::if_nametoindex;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, recvfrom, setsockopt, socket,
-    sockopt,
+    AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, SockaddrStorage, bind, recvfrom,
+    setsockopt, socket, sockopt,
 };
 
 use super::netns::Netns;
-use super::sys;
+use super::{clock, sys};
 
 const BUFFER: usize = 8 << 20;
 
@@ -46,23 +49,17 @@ impl Capture {
     pub fn start(netns: &Netns, interface: &str, patterns: &[&[u8]]) -> Result<Self> {
         let patterns: Vec<Vec<u8>> = patterns.iter().map(|pattern| pattern.to_vec()).collect();
         ensure!(patterns.iter().all(|pattern| pattern.len() >= 4), "a pattern is too short");
-        let socket = netns.within(|| {
-            let index = nix::net::if_::if_nametoindex(interface)
-                .with_context(|| format!("no interface {interface} in {}", netns.name()))?;
-            let (kind, flags) = (SockType::Raw, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK);
-            let socket = socket(AddressFamily::Packet, kind, flags, SockProtocol::EthAll)
-                .context("open a packet socket")?;
-            // Allowed only to true root; a user namespace lives with the ordinary limit.
-            if setsockopt(&socket, sockopt::RcvBufForce, &BUFFER).is_err() {
-                setsockopt(&socket, sockopt::RcvBuf, &BUFFER)?;
-            }
-            Ok((socket, index))
-        })?;
+        let (socket, index) = open(netns, interface)?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
-            let (socket, index) = socket;
-            watch(&socket, index as usize, &patterns, &stopped)
+            let mut seen = Captured::default();
+            watch(&socket, index, |frame| {
+                look(frame, &patterns, &mut seen);
+                stopped.load(Ordering::Relaxed)
+            })?;
+            seen.missed = sys::packet_socket_drops(socket.as_fd())?;
+            Ok(seen)
         });
         Ok(Self { stop, thread, place: format!("{interface} of {}", netns.name()) })
     }
@@ -84,22 +81,33 @@ impl Capture {
     }
 }
 
-fn watch(
-    socket: &OwnedFd,
-    index: usize,
-    patterns: &[Vec<u8>],
-    stop: &AtomicBool,
-) -> Result<Captured> {
-    let mut seen = Captured::default();
+/// A packet socket that sees all frames of a namespace, and the interface's index there.
+fn open(netns: &Netns, interface: &str) -> Result<(OwnedFd, usize)> {
+    netns.within(|| {
+        let index = if_nametoindex(interface)
+            .with_context(|| format!("no interface {interface} in {}", netns.name()))?;
+        let (kind, flags) = (SockType::Raw, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK);
+        let socket = socket(AddressFamily::Packet, kind, flags, SockProtocol::EthAll)
+            .context("open a packet socket")?;
+        // Allowed only to true root; a user namespace lives with the ordinary limit.
+        if setsockopt(&socket, sockopt::RcvBufForce, &BUFFER).is_err() {
+            setsockopt(&socket, sockopt::RcvBuf, &BUFFER)?;
+        }
+        Ok((socket, index as usize))
+    })
+}
+
+/// Shows every frame of the interface to `look`, and at least every 20 ms nothing at all (an empty
+/// frame), until it returns true. What has arrived by then is still shown.
+fn watch(socket: &OwnedFd, index: usize, mut look: impl FnMut(&[u8]) -> bool) -> Result<()> {
     let mut buffer = vec![0; 70_000];
     loop {
-        // Read the flag first: what arrived before it was set is still looked at.
-        let last_round = stop.load(Ordering::Relaxed);
+        let last_round = look(&[]);
         loop {
             match recvfrom::<LinkAddr>(socket.as_raw_fd(), &mut buffer) {
                 Ok((length, from)) => {
                     if from.is_some_and(|from| from.ifindex() == index) {
-                        look(&buffer[..length], patterns, &mut seen);
+                        look(&buffer[..length]);
                     }
                 }
                 Err(Errno::EAGAIN) => break,
@@ -109,15 +117,92 @@ fn watch(
             }
         }
         if last_round {
-            seen.missed = sys::packet_socket_drops(socket.as_fd())?;
-            return Ok(seen);
+            return Ok(());
         }
         let mut wait = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
         poll(&mut wait, PollTimeout::from(20_u8))?;
     }
 }
 
+/// A UDP datagram seen on the underlay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Datagram {
+    /// Who sent it.
+    pub from: SocketAddr,
+    /// Whom it is for.
+    pub to: SocketAddr,
+    /// What it carries.
+    pub payload: Vec<u8>,
+}
+
+/// A running record of single UDP datagrams to one port.
+#[derive(Debug)]
+pub struct Recording {
+    socket: OwnedFd,
+    index: usize,
+    port: u16,
+}
+
+impl Recording {
+    /// Starts to record on a TUN interface (frames without link header).
+    pub fn start(netns: &Netns, interface: &str, port: u16) -> Result<Self> {
+        let (socket, index) = open(netns, interface)?;
+        Ok(Self { socket, index, port })
+    }
+
+    /// The datagrams up to now, the latest last, and those that still come until there are `count`
+    /// of them; at most for `limit`.
+    pub fn collect(&self, count: usize, limit: Duration) -> Result<Vec<Datagram>> {
+        let start = clock::now();
+        let mut found = Vec::new();
+        watch(&self.socket, self.index, |frame| {
+            found.extend(parse_udp(frame).filter(|datagram| datagram.to.port() == self.port));
+            found.len() >= count || start.elapsed() > limit
+        })?;
+        ensure!(found.len() >= count, "{} of {count} datagrams within {limit:?}", found.len());
+        Ok(found)
+    }
+}
+
+/// Sends a datagram from within `netns` with any IPv4 source address, as an attacker would.
+pub fn inject(netns: &Netns, datagram: &Datagram) -> Result<()> {
+    netns.within(|| {
+        ensure!(datagram.from.is_ipv4(), "only IPv4 sources can be forged here");
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let socket = socket(AddressFamily::Inet, SockType::Datagram, flags, None)?;
+        setsockopt(&socket, sockopt::IpTransparent, &true)?;
+        let socket = UdpSocket::from(socket);
+        bind(socket.as_raw_fd(), &SockaddrStorage::from(datagram.from))?;
+        socket.send_to(&datagram.payload, datagram.to)?;
+        Ok(())
+    })
+}
+
+/// A whole UDP datagram from an IP packet without options or extension headers.
+fn parse_udp(packet: &[u8]) -> Option<Datagram> {
+    let (from, to, udp): (IpAddr, IpAddr, &[u8]) = match packet.first()? {
+        0x45 if packet.get(9) == Some(&17) => {
+            let from = <[u8; 4]>::try_from(packet.get(12..16)?).ok()?;
+            let to = <[u8; 4]>::try_from(packet.get(16..20)?).ok()?;
+            (from.into(), to.into(), packet.get(20..)?)
+        }
+        0x60..=0x6f if packet.get(6) == Some(&17) => {
+            let from = <[u8; 16]>::try_from(packet.get(8..24)?).ok()?;
+            let to = <[u8; 16]>::try_from(packet.get(24..40)?).ok()?;
+            (from.into(), to.into(), packet.get(40..)?)
+        }
+        _ => return None,
+    };
+    let port = |at: usize| Some(u16::from_be_bytes(*udp.get(at..)?.first_chunk()?));
+    let (from, to) = (SocketAddr::new(from, port(0)?), SocketAddr::new(to, port(2)?));
+    let payload = udp.get(8..usize::from(port(4)?))?.to_vec();
+    Some(Datagram { from, to, payload })
+}
+
 fn look(frame: &[u8], patterns: &[Vec<u8>], seen: &mut Captured) {
+    if frame.is_empty() {
+        return;
+    }
     seen.frames += 1;
     seen.bytes += frame.len() as u64;
     if patterns.iter().any(|pattern| contains(frame, pattern)) {
@@ -143,6 +228,21 @@ fn contains(frame: &[u8], pattern: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn datagrams_are_cut_out_of_packets() {
+        let mut packet = vec![0x45, 0, 0, 31, 0, 0, 0, 0, 64, 17, 0, 0];
+        packet.extend_from_slice(&[192, 0, 2, 9, 192, 0, 2, 17]);
+        packet.extend_from_slice(&[0x12, 0x66, 0x12, 0x66, 0, 11, 0, 0, b'a', b'b', b'c']);
+        let datagram = parse_udp(&packet).unwrap();
+        assert_eq!(datagram.from, "192.0.2.9:4710".parse().unwrap());
+        assert_eq!(datagram.to, "192.0.2.17:4710".parse().unwrap());
+        assert_eq!(datagram.payload, b"abc");
+        assert_eq!(parse_udp(&packet[..30]), None);
+        packet[9] = 6;
+        assert_eq!(parse_udp(&packet), None);
+        assert_eq!(parse_udp(&[]), None);
+    }
 
     #[test]
     fn a_pattern_is_found_anywhere() {

@@ -41,7 +41,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 pub use capture::{Capture, Captured};
 pub use clock::wait_until;
@@ -54,6 +54,8 @@ pub use topology::{Family, Plan, Site, Topology, Underlay, server_address};
 
 use build::Namespaces;
 
+use crate::wan::{Control, Report, WanEmulator};
+
 /// A running laboratory. Must be started inside namespaces of its own: see [`enter`].
 #[derive(Debug)]
 pub struct Lab {
@@ -62,6 +64,7 @@ pub struct Lab {
     // Dropped in this order: gateways first, the emulated wires last.
     gateways: BTreeMap<String, Gateway>,
     servers: Vec<Process>,
+    emulator: Option<WanEmulator>,
     namespaces: Namespaces,
 }
 
@@ -77,6 +80,7 @@ impl Lab {
             directory,
             gateways: BTreeMap::new(),
             servers: Vec::new(),
+            emulator: None,
             namespaces,
         };
         lab.start_underlay()?;
@@ -88,8 +92,9 @@ impl Lab {
         match self.topology.underlay {
             Underlay::Wire => build::build_wire(&self.topology, &self.namespaces)?,
             Underlay::Emulated => {
-                let _scenario = underlay::wan_scenario(&self.topology)?;
-                bail!("no emulator");
+                let scenario = serde_yaml::from_value(underlay::wan_scenario(&self.topology)?)
+                    .context("the WAN plan of the topology")?;
+                self.emulator = Some(WanEmulator::spawn(&scenario)?);
             }
         }
         build::add_uplink_routes(&self.topology, &self.namespaces)
@@ -150,13 +155,13 @@ impl Lab {
     pub fn prepare_gateways(&mut self) -> Result<()> {
         let mut keys = BTreeMap::new();
         let site_directory = |site: &str| self.directory.join(site);
-        for site in &self.topology.sites {
+        for site in self.topology.overlay_sites() {
             let directory = site_directory(&site.name);
             fs::create_dir_all(directory.join("state"))?;
             let key = gateway::generate_key(&directory.join(format!("{}.key", site.name)))?;
             keys.insert(site.name.clone(), key);
         }
-        for site in &self.topology.sites {
+        for site in self.topology.overlay_sites() {
             let directory = site_directory(&site.name);
             let config = overlay_config::gateway_config(&self.topology, site, &keys, &directory)?;
             let netns = self.netns(&site.name)?.clone();
@@ -191,6 +196,50 @@ impl Lab {
         self.gateways.get_mut(site).with_context(|| format!("no gateway at {site}"))
     }
 
+    /// The running WAN emulator; its ends are attachments.
+    pub fn wan(&self) -> Result<&Control> {
+        Ok(self.emulator.as_ref().context("this laboratory has no emulator")?.control())
+    }
+
+    /// Changes the links between two ends (attachments, sites or `*`) in both directions; `set` as
+    /// in `{delay: 80ms}`.
+    pub fn set_links(&self, a: &str, b: &str, set: &str) -> Result<()> {
+        for (from, to) in underlay::pairs(&self.topology, a, b)? {
+            self.wan()?.set_both(&from, &to, set)?;
+        }
+        Ok(())
+    }
+
+    /// Changes the links of one direction.
+    pub fn set_links_one_way(&self, from: &str, to: &str, set: &str) -> Result<()> {
+        for (from, to) in underlay::pairs(&self.topology, from, to)? {
+            self.wan()?.set(&from, &to, set)?;
+        }
+        Ok(())
+    }
+
+    /// A silent outage: nothing passes between two ends any more, and nobody is told.
+    pub fn cut(&self, a: &str, b: &str) -> Result<()> {
+        self.set_links(a, b, "{down: true}")
+    }
+
+    /// Like [`Self::cut`] in one direction only.
+    pub fn cut_one_way(&self, from: &str, to: &str) -> Result<()> {
+        self.set_links_one_way(from, to, "{down: true}")
+    }
+
+    /// The end of [`Self::cut`].
+    pub fn heal(&self, a: &str, b: &str) -> Result<()> {
+        self.set_links(a, b, "{down: false}")
+    }
+
+    /// Ends the emulator and returns its report; an error if its figures are not to be trusted.
+    pub fn finish(mut self) -> Result<Report> {
+        self.gateways.clear();
+        self.servers.clear();
+        self.emulator.take().context("this laboratory has no emulator")?.finish()
+    }
+
     /// Moves the first uplink of a site to the next address of its network, as a provider that
     /// renumbers a customer does: the old address is gone at once.
     pub fn renumber(&self, site: &str) -> Result<IpAddr> {
@@ -198,7 +247,7 @@ impl Lab {
         let (new4, new6) = (next4(v4.addr()), v6.addr());
         let netns = self.netns(site)?;
         netns.ip(&format!(
-            "address add {new4}/{bits} dev wan0\naddress delete {v4} dev wan0\n\
+            "address delete {v4} dev wan0\naddress add {new4}/{bits} dev wan0\n\
              route replace default dev wan0 metric 100",
             bits = v4.prefix_len()
         ))?;

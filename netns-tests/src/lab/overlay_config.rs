@@ -27,7 +27,7 @@ pub fn gateway_config(
     let name = &site.name;
     let plan = topology.plan(name)?;
     let mut peers = Vec::new();
-    for peer in topology.sites.iter().filter(|peer| peer.name != *name) {
+    for peer in topology.overlay_sites().filter(|peer| peer.name != *name) {
         let key = keys.get(&peer.name).with_context(|| format!("no key of {}", peer.name))?;
         peers.push(peer_entry(topology, peer, key)?);
     }

@@ -50,6 +50,9 @@ pub struct Site {
     /// The attachments to the underlay.
     #[serde(default = "one_uplink")]
     pub uplinks: Vec<Uplink>,
+    /// Whether it is part of the overlay; if not, its router is an ordinary one.
+    #[serde(default = "yes")]
+    pub overlay: bool,
     /// Merged over the generated configuration of the gateway.
     #[serde(default)]
     pub gateway: Value,
@@ -166,6 +169,10 @@ fn one() -> u8 {
     1
 }
 
+fn yes() -> bool {
+    true
+}
+
 fn mtu() -> u32 {
     1500
 }
@@ -187,6 +194,7 @@ impl Site {
             name: name.into(),
             hosts: one(),
             uplinks: one_uplink(),
+            overlay: yes(),
             gateway: Value::Null,
             lan_mtu: mtu(),
         }
@@ -213,6 +221,13 @@ impl Site {
         for uplink in &mut self.uplinks {
             uplink.mtu = mtu;
         }
+        self
+    }
+
+    /// It takes no part in the overlay.
+    #[must_use]
+    pub fn without_gateway(mut self) -> Self {
+        self.overlay = false;
         self
     }
 
@@ -379,6 +394,11 @@ impl Topology {
         let set = settings(set);
         self.wan.links.push(WanLink { from: from.into(), to: to.into(), both: false, set });
         self
+    }
+
+    /// The sites that take part in the overlay.
+    pub fn overlay_sites(&self) -> impl Iterator<Item = &Site> {
+        self.sites.iter().filter(|site| site.overlay)
     }
 
     /// The addresses of a site.
