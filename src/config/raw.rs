@@ -1,0 +1,155 @@
+//! The configuration as written: which keys there are, and whether each is one value, a list or a
+//! section. What the values mean is up to `validate`. Every field is optional here; a key that
+//! must be there is asked for by `validate`, which can say where.
+
+use serde::Deserialize;
+
+use super::de::At;
+
+/// One value, as text.
+pub(super) type Text = Option<At<String>>;
+/// A list of such values.
+pub(super) type Texts = Option<At<Vec<At<String>>>>;
+
+macro_rules! sections {
+    ($($(#[$doc:meta])* $name:ident { $($key:ident: $type:ty,)* })*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+            #[serde(deny_unknown_fields)]
+            pub(super) struct $name {
+                $(pub(super) $key: Option<At<$type>>,)*
+            }
+        )*
+    };
+}
+
+sections! {
+    /// The whole file.
+    RawConfig {
+        node: RawNode,
+        control: RawControl,
+        http: RawHttp,
+        tun: RawTun,
+        lan: RawLan,
+        uplinks: Vec<At<RawUplink>>,
+        egress: RawEgress,
+        relay: RawRelay,
+        peers: Vec<At<RawPeer>>,
+        classes: Vec<At<RawClass>>,
+        internet: RawInternet,
+        probing: RawProbing,
+        routing: RawRouting,
+        flows: RawFlows,
+        nat: RawNat,
+        tunnel: RawTunnel,
+        log: String,
+    }
+
+    RawNode {
+        name: String,
+        private_key_file: String,
+        preshared_key_file: String,
+        state_dir: String,
+    }
+
+    RawControl {
+        socket: String,
+    }
+
+    RawHttp {
+        listen: String,
+    }
+
+    RawTun {
+        name: String,
+        address: Vec<At<String>>,
+        mtu: String,
+    }
+
+    RawLan {
+        interfaces: Vec<At<String>>,
+        networks: Vec<At<String>>,
+        bypass: Vec<At<String>>,
+        on_failure: String,
+    }
+
+    RawUplink {
+        name: String,
+        interface: String,
+        listen: String,
+    }
+
+    RawEgress {
+        enabled: bool,
+        mode: String,
+        pool: Vec<At<String>>,
+        ports: String,
+        r#for: Vec<At<String>>,
+        deny: Vec<At<String>>,
+    }
+
+    RawRelay {
+        r#for: Vec<At<String>>,
+        rate: String,
+    }
+
+    RawPeer {
+        name: String,
+        public_key: String,
+        endpoints: Vec<At<String>>,
+        address: Vec<At<String>>,
+        networks: Vec<At<String>>,
+        relay: bool,
+        egress: bool,
+    }
+
+    RawClass {
+        name: String,
+        r#match: RawMatch,
+        metric: String,
+        redundancy: u64,
+        set_dscp: String,
+    }
+
+    RawMatch {
+        protocol: String,
+        dscp: String,
+        source: Vec<At<String>>,
+        destination: Vec<At<String>>,
+        source_ports: Vec<At<String>>,
+        destination_ports: Vec<At<String>>,
+    }
+
+    RawInternet {
+        via: Vec<At<String>>,
+    }
+
+    RawProbing {
+        budget: String,
+    }
+
+    RawRouting {
+        margin: f64,
+        margin_latency: String,
+        hold_down: String,
+    }
+
+    RawFlows {
+        max: u64,
+        max_per_host: u64,
+    }
+
+    RawNat {
+        max: u64,
+        max_per_host: u64,
+        tcp_established: String,
+        tcp_transitory: String,
+        udp: String,
+        icmp: String,
+    }
+
+    RawTunnel {
+        suites: Vec<At<String>>,
+    }
+}

@@ -1,0 +1,108 @@
+//! Good files and the values they give.
+
+use std::time::Duration;
+
+use super::*;
+use crate::id::PeerIndex;
+use crate::metric::Metric;
+
+#[test]
+fn absent_keys_have_working_defaults() {
+    let config = parse(
+        "node: {name: mit, private_key_file: mit.key}\n\
+         tun: {address: 10.77.0.1/24}\n\
+         uplinks: [{name: isp1, interface: wan0, listen: 'auto:4710'}]\n\
+         peers: []\n",
+    )
+    .unwrap();
+    assert_eq!(config.node.name, "mit");
+    assert_eq!(config.node.public_key.to_string(), "hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=");
+    assert_eq!(config.node.id, config.node.public_key.node_id());
+    assert_eq!(config.node.preshared_key, None);
+    assert_eq!(config.node.state_dir.to_str(), Some("/var/lib/rongate"));
+    assert_eq!(config.control.socket.to_str(), Some("/run/rongate/mit.sock"));
+    assert_eq!(config.http, None);
+    assert_eq!(config.tun.name, "ron0");
+    assert_eq!(config.tun.mtu, None);
+    assert_eq!(config.lan.on_failure, OnFailure::Block);
+    assert_eq!(config.uplinks[0].listen, Listen::Auto { ipv6: false, port: 4710 });
+    assert_eq!(config.egress, None);
+    assert_eq!(config.relay, RelaySection { allowed: vec![], rate: None });
+    assert_eq!(config.internet, InternetVia::Ordered(vec![]));
+    assert_eq!(config.probing.budget, Rate::from_kbit(33));
+    assert_eq!(config.routing.hold_down, Duration::from_secs(5));
+    assert_eq!(config.nat.tcp_established, Duration::from_secs(7_440));
+    assert_eq!(config.log, "info");
+    let [class] = config.classes.as_slice() else { panic!("one class by default") };
+    assert_eq!((class.metric, class.redundancy), (Metric::Latency, 1));
+    assert_eq!(class.matches, None);
+}
+
+#[test]
+fn names_become_indices() {
+    let text = changed("  ports: 40000-59999", "  for: [aros, utah]\n  ports: 1024-2047")
+        + "relay: {for: aros, rate: 1.5mbit}\ninternet: {via: [utah, local]}\n";
+    let config = parse(&text).unwrap();
+    let egress = config.egress.as_ref().unwrap();
+    assert_eq!(egress.allowed, [PeerIndex(0), PeerIndex(1)]);
+    assert_eq!(egress.ports, 1024..=2047);
+    assert_eq!(egress.pool, ["100.64.1.1/32".parse().unwrap()]);
+    assert_eq!(config.relay.allowed, [PeerIndex(1)]);
+    assert_eq!(config.relay.rate, Some(Rate::from_bits_per_second(1_500_000)));
+    let exits = vec![Exit::Peer(PeerIndex(0)), Exit::Local];
+    assert_eq!(config.internet, InternetVia::Ordered(exits));
+    assert_eq!(config.peer_named("aros"), Some(PeerIndex(1)));
+    assert_eq!(config.peer_named("mit"), None);
+}
+
+#[test]
+fn without_a_choice_the_own_exit_comes_first() {
+    let exits = vec![Exit::Local, Exit::Peer(PeerIndex(0))];
+    assert_eq!(parse(BASE).unwrap().internet, InternetVia::Ordered(exits));
+}
+
+#[test]
+fn classes_are_read_with_all_their_conditions() {
+    let text = format!(
+        "{BASE}classes:\n\
+         - name: voice\n\
+         \x20 match: {{protocol: udp, dscp: ef, source: 10.1.0.0/16, destination_ports: [53, 1-9]}}\n\
+         \x20 redundancy: 2\n\
+         - name: ping\n\
+         \x20 match: {{protocol: icmp}}\n\
+         \x20 set_dscp: 10\n\
+         - {{name: rest, metric: throughput}}\n"
+    );
+    let classes = parse(&text).unwrap().classes;
+    let voice = ClassMatch {
+        protocol: Some(17),
+        dscp: Some(46),
+        sources: vec!["10.1.0.0/16".parse().unwrap()],
+        destination_ports: vec![53..=53, 1..=9],
+        ..ClassMatch::default()
+    };
+    assert_eq!(classes[0].matches, Some(voice));
+    assert_eq!(classes[0].redundancy, 2);
+    let ping = ClassMatch { icmp: true, ..ClassMatch::default() };
+    assert_eq!(classes[1].matches, Some(ping));
+    assert_eq!(classes[1].set_dscp, Some(10));
+    assert_eq!((classes[2].metric, &classes[2].matches), (Metric::Throughput, &None));
+}
+
+#[test]
+fn an_empty_section_is_as_good_as_none() {
+    let config = parse(&format!("{BASE}relay:\nnat: ~\nflows: {{}}\n")).unwrap();
+    assert_eq!(config, parse(BASE).unwrap());
+}
+
+#[test]
+fn the_tun_prefix_may_hold_the_addresses_of_nodes_but_no_networks() {
+    assert!(parse(BASE).is_ok());
+    assert!(parse(&changed("[10.2.0.0/16]", "[10.77.0.128/25]")).is_err());
+}
+
+#[test]
+fn two_families_need_an_uplink_for_one_of_them() {
+    let six = "endpoints: ['[2001:db8::1]:4710', '203.0.113.1:4710']";
+    assert!(parse(&changed("endpoints: ['203.0.113.1:4710']", six)).is_ok());
+}

@@ -1,0 +1,195 @@
+//! `classes`: which policy a flow gets.
+
+use std::collections::BTreeMap;
+
+use super::uplinks::label;
+use super::{choice, hint, items, network, number, required, word_or};
+use crate::config::de::At;
+use crate::config::fault::Faults;
+use crate::config::raw::{RawClass, RawMatch, Texts};
+use crate::config::types::{Class, ClassMatch};
+use crate::config::units::parse_ports;
+use crate::metric::Metric;
+
+/// The flow table names a class in a byte.
+const CLASSES_MAX: usize = 64;
+/// So many alternatives of one condition.
+const ALTERNATIVES_MAX: usize = 64;
+
+const METRICS: [(&str, Metric); 3] =
+    [("latency", Metric::Latency), ("loss", Metric::Loss), ("throughput", Metric::Throughput)];
+
+/// By IANA's protocol numbers.
+const PROTOCOLS: [(&str, u8); 6] =
+    [("tcp", 6), ("udp", 17), ("sctp", 132), ("gre", 47), ("esp", 50), ("ah", 51)];
+
+/// RFC 2474, RFC 2597, RFC 3246, RFC 5865, RFC 8622.
+const DSCPS: [(&str, u8); 24] = [
+    ("default", 0),
+    ("le", 1),
+    ("cs1", 8),
+    ("af11", 10),
+    ("af12", 12),
+    ("af13", 14),
+    ("cs2", 16),
+    ("af21", 18),
+    ("af22", 20),
+    ("af23", 22),
+    ("cs3", 24),
+    ("af31", 26),
+    ("af32", 28),
+    ("af33", 30),
+    ("cs4", 32),
+    ("af41", 34),
+    ("af42", 36),
+    ("af43", 38),
+    ("cs5", 40),
+    ("va", 44),
+    ("ef", 46),
+    ("cs6", 48),
+    ("cs7", 56),
+    ("cs0", 0),
+];
+
+pub(super) fn classes(list: Option<&At<Vec<At<RawClass>>>>, faults: &mut Faults) -> Vec<Class> {
+    let default = || Class {
+        name: "default".into(),
+        matches: None,
+        metric: Metric::default(),
+        redundancy: 1,
+        set_dscp: None,
+    };
+    let Some(list) = list else { return vec![default()] };
+    if list.value.is_empty() {
+        faults.at(list, "the list is empty: write at least one class, or remove the key");
+    }
+    if list.value.len() > CLASSES_MAX {
+        let count = list.value.len();
+        faults
+            .at(list, format!("{count} classes are too many: at most {CLASSES_MAX} are possible"));
+    }
+    check_order(&list.value, faults);
+    check_names(&list.value, faults);
+    list.value.iter().filter_map(|at| class(at, faults)).collect()
+}
+
+/// The first match wins, so what matches all comes last, and something must.
+fn check_order(list: &[At<RawClass>], faults: &mut Faults) {
+    let Some((last, others)) = list.split_last() else { return };
+    for section in others.iter().filter(|section| section.value.r#match.is_none()) {
+        let what = "without it the class takes all flows and those below it none: add a `match`, \
+                    or move the class to the end";
+        faults.missing(section.position, &section.key_of("match"), what);
+    }
+    if let Some(at) = &last.value.r#match {
+        faults.at(
+            at,
+            "the last class must take what no other did: remove its `match`, or add a class \
+             without one behind it",
+        );
+    }
+}
+
+fn check_names(list: &[At<RawClass>], faults: &mut Faults) {
+    let mut names: BTreeMap<&str, &str> = BTreeMap::new();
+    for at in list.iter().filter_map(|section| section.value.name.as_ref()) {
+        if let Some(first) = names.insert(&at.value, &at.key) {
+            faults.at(at, format!("the name `{}` is taken by `{first}`", at.value));
+        }
+    }
+}
+
+fn class(section: &At<RawClass>, faults: &mut Faults) -> Option<Class> {
+    let raw = &section.value;
+    let name = required(section, &raw.name, "name", "name the class, like `voice`", faults)
+        .and_then(|at| label(at, faults));
+    let matches = raw.r#match.as_ref().map(|at| class_match(at, faults));
+    let metric = raw.metric.as_ref().and_then(|at| choice(at, &METRICS, faults));
+    let bounds = 1..=u64::from(Class::REDUNDANCY_MAX);
+    let redundancy = raw.redundancy.as_ref().and_then(|at| number(at, bounds, faults));
+    let set_dscp = raw.set_dscp.as_ref().and_then(|at| dscp(at, faults));
+    Some(Class {
+        name: name?,
+        matches,
+        metric: metric.unwrap_or_default(),
+        redundancy: redundancy.unwrap_or(1),
+        set_dscp,
+    })
+}
+
+fn class_match(section: &At<RawMatch>, faults: &mut Faults) -> ClassMatch {
+    let raw = &section.value;
+    if *raw == RawMatch::default() {
+        faults.at(section, "the section is empty: write a condition, or remove it to match all");
+    }
+    let icmp = raw.protocol.as_ref().is_some_and(|at| at.value == "icmp");
+    let protocol = raw.protocol.as_ref().filter(|_| !icmp).and_then(|at| protocol(at, faults));
+    if let Some(at) = raw.source_ports.as_ref().or(raw.destination_ports.as_ref())
+        && (icmp || protocol.is_some_and(|protocol| ![6, 17, 132].contains(&protocol)))
+    {
+        faults.at(at, "this protocol has no ports: remove the condition, or use `tcp` or `udp`");
+    }
+    ClassMatch {
+        protocol,
+        icmp,
+        dscp: raw.dscp.as_ref().and_then(|at| dscp(at, faults)),
+        sources: alternatives(&raw.source, faults, network),
+        destinations: alternatives(&raw.destination, faults, network),
+        source_ports: alternatives(&raw.source_ports, faults, ports),
+        destination_ports: alternatives(&raw.destination_ports, faults, ports),
+    }
+}
+
+/// The alternatives of a condition. An empty list would be no condition, which nobody means.
+fn alternatives<T>(
+    list: &Texts,
+    faults: &mut Faults,
+    read: impl Fn(&At<String>, &mut Faults) -> Option<T>,
+) -> Vec<T> {
+    if let Some(at) = list {
+        if at.value.is_empty() {
+            faults.at(at, "the list is empty and nothing can match: fill it, or remove the key");
+        }
+        if at.value.len() > ALTERNATIVES_MAX {
+            faults.at(at, format!("too many entries: at most {ALTERNATIVES_MAX} are possible"));
+        }
+    }
+    items(list).iter().filter_map(|at| read(at, faults)).collect()
+}
+
+fn ports(at: &At<String>, faults: &mut Faults) -> Option<std::ops::RangeInclusive<u16>> {
+    parse_ports(&at.value).map_err(|error| super::refuse(at, &error.to_string(), faults)).ok()
+}
+
+fn protocol(at: &At<String>, faults: &mut Faults) -> Option<u8> {
+    if let Some((_, number)) = PROTOCOLS.iter().find(|(name, _)| *name == at.value) {
+        return Some(*number);
+    }
+    if at.value.starts_with(|c: char| c.is_ascii_digit()) {
+        return word_or(at, "not a protocol number: use 0 to 255", faults);
+    }
+    let names = || PROTOCOLS.iter().map(|(name, _)| *name).chain(["icmp"]);
+    let value = at.value.escape_debug();
+    faults.at(
+        at,
+        format!("unknown protocol `{value}`: {} (or write its number)", hint(&at.value, names)),
+    );
+    None
+}
+
+fn dscp(at: &At<String>, faults: &mut Faults) -> Option<u8> {
+    if let Some((_, number)) = DSCPS.iter().find(|(name, _)| *name == at.value) {
+        return Some(*number);
+    }
+    match at.value.parse::<u8>() {
+        Ok(number @ 0..=63) => Some(number),
+        _ => {
+            let value = at.value.escape_debug();
+            let message = format!(
+                "`{value}` is not a DSCP: use a name like `ef`, `af41` or `cs1`, or 0 to 63"
+            );
+            faults.at(at, message);
+            None
+        }
+    }
+}

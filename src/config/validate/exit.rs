@@ -1,0 +1,241 @@
+//! `egress`, `relay` and `internet`: what we do for others, and what others do for us.
+
+use std::ops::RangeInclusive;
+
+use ipnet::{IpNet, Ipv4Net};
+
+use super::networks::{Claims, Kind, ordinary};
+use super::peers::Names;
+use super::{choice, items, network, word};
+use crate::config::de::At;
+use crate::config::fault::Faults;
+use crate::config::raw::{RawConfig, RawEgress};
+use crate::config::types::{EgressMode, EgressSection, Exit, InternetVia, RelaySection, Uplink};
+use crate::config::units::parse_ports;
+
+/// In the range set aside for address translation (RFC 6598).
+const POOL: Ipv4Net = Ipv4Net::new_assert(std::net::Ipv4Addr::new(100, 64, 1, 1), 32);
+const PORTS: RangeInclusive<u16> = 40_000..=59_999;
+/// Well-known ports are not for clients (RFC 4787, section 4.2.3).
+const PORT_MIN: u16 = 1024;
+/// The NAT keeps a port table for each address.
+const POOL_MAX: usize = 256;
+
+pub(super) fn egress(
+    raw: &At<RawConfig>,
+    names: &Names<'_>,
+    uplinks: &[Option<Uplink>],
+    claims: &mut Claims,
+    faults: &mut Faults,
+) -> Option<EgressSection> {
+    let section = raw.value.egress.as_ref()?;
+    let raw = &section.value;
+    let modes = [
+        ("rewrite", EgressMode::Rewrite),
+        ("routed", EgressMode::Routed),
+        ("masquerade", EgressMode::Masquerade),
+    ];
+    let mode = raw.mode.as_ref().and_then(|at| choice(at, &modes, faults)).unwrap_or_default();
+    let ports = ports(raw, mode, uplinks, faults);
+    let allowed = names.resolve_all(raw.r#for.as_ref(), faults);
+    let deny = items(&raw.deny).iter().filter_map(|at| network(at, faults)).collect();
+    let enabled = raw.enabled.as_ref().is_some_and(|at| at.value);
+    let pool = pool(section, mode, enabled, claims, faults);
+    if !enabled {
+        return None;
+    }
+    check_uplinks(section, mode, &pool, uplinks, faults);
+    Some(EgressSection { mode, pool, ports, allowed, deny })
+}
+
+fn ports(
+    raw: &RawEgress,
+    mode: EgressMode,
+    uplinks: &[Option<Uplink>],
+    faults: &mut Faults,
+) -> RangeInclusive<u16> {
+    let Some(at) = &raw.ports else { return PORTS };
+    let ports = match parse_ports(&at.value) {
+        Ok(ports) => ports,
+        Err(error) => {
+            super::refuse(at, &error.to_string(), faults);
+            return PORTS;
+        }
+    };
+    if *ports.start() < PORT_MIN {
+        let message = format!(
+            "`{}` has ports below {PORT_MIN}, which servers of this router may use: begin at \
+             {PORT_MIN} or higher",
+            at.value
+        );
+        faults.at(at, message);
+    }
+    let taken = uplinks.iter().flatten().find(|uplink| ports.contains(&uplink.listen.port()));
+    if let Some(uplink) = taken.filter(|_| mode == EgressMode::Rewrite) {
+        let message = format!(
+            "`{}` has port {} in it, at which uplink `{}` listens: keep them apart",
+            at.value,
+            uplink.listen.port(),
+            uplink.name
+        );
+        faults.at(at, message);
+    }
+    ports
+}
+
+fn pool(
+    section: &At<RawEgress>,
+    mode: EgressMode,
+    enabled: bool,
+    claims: &mut Claims,
+    faults: &mut Faults,
+) -> Vec<Ipv4Net> {
+    let listed = items(&section.value.pool);
+    if listed.is_empty() {
+        if enabled && mode == EgressMode::Routed {
+            let what = "mode `routed` needs the outside addresses that are routed to this router";
+            faults.missing(section.position, &section.key_of("pool"), what);
+        }
+        if let Some(at) = &section.value.pool {
+            faults.at(at, "the list is empty: write at least one network, or remove the key");
+        }
+        return vec![POOL];
+    }
+    let mut pool = Vec::new();
+    let mut addresses = 0;
+    for at in listed {
+        let Some(net) = network(at, faults).filter(|net| ordinary(at, *net, faults)) else {
+            continue;
+        };
+        let IpNet::V4(net) = net else {
+            let message = "the NAT is for IPv4 only: write IPv4 networks, like `100.64.1.1/32`";
+            faults.at(at, message);
+            continue;
+        };
+        claims.add(IpNet::V4(net), Kind::Network, at);
+        addresses += 1_usize << (32 - net.prefix_len());
+        pool.push(net);
+    }
+    if addresses > POOL_MAX {
+        let message = format!("{addresses} addresses are too many: at most {POOL_MAX}");
+        faults.push(section.position, &section.key_of("pool"), message);
+    }
+    pool
+}
+
+/// The pool against the uplinks: the outside needs IPv4, and its addresses are not the kernel's.
+fn check_uplinks(
+    section: &At<RawEgress>,
+    mode: EgressMode,
+    pool: &[Ipv4Net],
+    uplinks: &[Option<Uplink>],
+    faults: &mut Faults,
+) {
+    let key = section.key_of("pool");
+    let position = section.value.pool.as_ref().map_or(section.position, |at| at.position);
+    for uplink in uplinks.iter().flatten() {
+        let Some(address) = uplink.listen.address() else { continue };
+        let std::net::IpAddr::V4(ip) = address.ip() else { continue };
+        if let Some(net) = pool.iter().find(|net| net.contains(&ip)) {
+            let message = format!(
+                "`{net}` holds the address of uplink `{}`, which belongs to the kernel: choose \
+                 other addresses; in mode `rewrite` internal ones, like `{POOL}`",
+                uplink.name
+            );
+            faults.push(position, &key, message);
+        }
+    }
+    let known = uplinks.iter().flatten();
+    let ipv4 = known.clone().filter(|uplink| !uplink.listen.is_ipv6()).count();
+    if mode == EgressMode::Routed || known.count() < uplinks.len() || uplinks.is_empty() {
+        return;
+    }
+    if ipv4 == 0 {
+        let at = section.value.enabled.as_ref().map_or(section.position, |at| at.position);
+        let message = "the exit is for IPv4, but no uplink is IPv4: add one, or use mode `routed`";
+        faults.push(at, &section.key_of("enabled"), message);
+        return;
+    }
+    let addresses: u64 = pool.iter().map(|net| 1_u64 << (32 - net.prefix_len())).sum();
+    if mode == EgressMode::Rewrite && addresses > ipv4 as u64 {
+        let message = format!(
+            "{addresses} addresses for {ipv4} IPv4 uplink(s): mode `rewrite` turns each into the \
+             address of one uplink, so there can be no more of them"
+        );
+        faults.push(position, &key, message);
+    }
+}
+
+pub(super) fn relay(raw: &At<RawConfig>, names: &Names<'_>, faults: &mut Faults) -> RelaySection {
+    let section = raw.value.relay.as_ref().map(|section| &section.value);
+    let listed = section.and_then(|section| section.r#for.as_ref());
+    let rate = section.and_then(|section| section.rate.as_ref());
+    RelaySection {
+        allowed: names.resolve_all(listed, faults),
+        rate: rate.filter(|at| at.value != "unlimited").and_then(|at| word(at, faults)),
+    }
+}
+
+/// Without `via`: our own exit if we are one, then the peers that are, in the order of the file.
+pub(super) fn internet(
+    raw: &At<RawConfig>,
+    names: &Names<'_>,
+    local: bool,
+    faults: &mut Faults,
+) -> InternetVia {
+    let listed = raw.value.internet.as_ref().and_then(|section| section.value.via.as_ref());
+    let Some(list) = listed else {
+        let own = local.then_some(Exit::Local);
+        return InternetVia::Ordered(
+            own.into_iter().chain(names.exits().map(Exit::Peer)).collect(),
+        );
+    };
+    if let [at] = list.value.as_slice()
+        && at.value == "auto"
+    {
+        if !local && names.exits().next().is_none() {
+            let message = "`auto` has nothing to choose from: no peer has `egress: true`, and \
+                           `egress.enabled` is false here";
+            faults.at(at, message);
+        }
+        return InternetVia::Auto;
+    }
+    let mut exits = Vec::new();
+    for at in &list.value {
+        let Some(exit) = exit(at, names, local, faults) else { continue };
+        if exits.contains(&exit) {
+            faults.at(at, format!("`{}` is listed twice", at.value));
+        } else {
+            exits.push(exit);
+        }
+    }
+    InternetVia::Ordered(exits)
+}
+
+fn exit(at: &At<String>, names: &Names<'_>, local: bool, faults: &mut Faults) -> Option<Exit> {
+    match at.value.as_str() {
+        "auto" => {
+            faults.at(at, "`auto` stands alone: write `via: auto`, or list exits by name");
+            None
+        }
+        "local" => {
+            if !local {
+                let message = "`local` is no exit here: set `egress.enabled: true`, with `for: []` \
+                               to keep it to yourself";
+                faults.at(at, message);
+            }
+            local.then_some(Exit::Local)
+        }
+        name => {
+            let peer = names.resolve(at, &["local"], faults)?;
+            if !names.exits().any(|exit| exit == peer) {
+                let message = format!(
+                    "peer `{name}` may not be an exit: set `peers[{}].egress: true`",
+                    peer.0
+                );
+                faults.at(at, message);
+            }
+            Some(Exit::Peer(peer))
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! `probing`, `routing`, `flows`, `nat`, `tunnel`, `log`: figures within bounds.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::{choice, duration, hint, number};
+use crate::config::de::At;
+use crate::config::fault::Faults;
+use crate::config::raw::{RawConfig, RawNat};
+use crate::config::types::{
+    FlowsSection, NatSection, ProbingSection, RoutingSection, Suite, TunnelSection,
+};
+use crate::config::units::Rate;
+
+pub(super) struct Limits {
+    pub(super) probing: ProbingSection,
+    pub(super) routing: RoutingSection,
+    pub(super) flows: FlowsSection,
+    pub(super) nat: NatSection,
+    pub(super) tunnel: TunnelSection,
+}
+
+pub(super) fn limits(file: &RawConfig, faults: &mut Faults) -> Limits {
+    Limits {
+        probing: probing(file, faults),
+        routing: routing(file, faults),
+        flows: flows(file, faults),
+        nat: nat(file.nat.as_ref().map(|section| &section.value), faults),
+        tunnel: tunnel(file, faults),
+    }
+}
+
+const fn seconds(low: u64, high: u64) -> RangeInclusive<Duration> {
+    Duration::from_secs(low)..=Duration::from_secs(high)
+}
+
+const fn millis(low: u64, high: u64) -> RangeInclusive<Duration> {
+    Duration::from_millis(low)..=Duration::from_millis(high)
+}
+
+fn probing(file: &RawConfig, faults: &mut Faults) -> ProbingSection {
+    // RON, section 6.2: 33 kbit/s of probes and routing for 50 nodes.
+    let default = Rate::from_kbit(33);
+    let (low, high) = (Rate::from_kbit(1), Rate::from_kbit(100_000));
+    let written = file.probing.as_ref().and_then(|section| section.value.budget.as_ref());
+    let budget = written.and_then(|at| {
+        let rate: Rate = super::word(at, faults)?;
+        if !(low..=high).contains(&rate) {
+            faults.at(at, format!("`{rate}` is out of bounds: use {low} to {high}"));
+        }
+        Some(rate)
+    });
+    ProbingSection { budget: budget.unwrap_or(default) }
+}
+
+fn routing(file: &RawConfig, faults: &mut Faults) -> RoutingSection {
+    let raw = file.routing.as_ref().map(|section| section.value.clone()).unwrap_or_default();
+    let margin = raw.margin.as_ref().map_or(0.1, |at| at.value);
+    if let Some(at) = raw.margin.as_ref().filter(|at| !(0.0..=0.9).contains(&at.value)) {
+        faults.at(at, format!("{} is out of bounds: use a fraction from 0 to 0.9", at.value));
+    }
+    let margin_latency = raw.margin_latency.as_ref();
+    let hold_down = raw.hold_down.as_ref();
+    RoutingSection {
+        margin,
+        margin_latency: margin_latency
+            .and_then(|at| duration(at, millis(0, 1_000), faults))
+            .unwrap_or(Duration::from_millis(2)),
+        hold_down: hold_down
+            .and_then(|at| duration(at, millis(0, 60_000), faults))
+            .unwrap_or(Duration::from_secs(5)),
+    }
+}
+
+/// A bound in all and one for each host, which cannot be higher.
+fn shares(
+    max: Option<&At<u64>>,
+    per_host: Option<&At<u64>>,
+    defaults: (u32, u32),
+    high: u64,
+    faults: &mut Faults,
+) -> (u32, u32) {
+    let total: u32 = max.and_then(|at| number(at, 1..=high, faults)).unwrap_or(defaults.0);
+    let share = per_host.and_then(|at| number(at, 1..=u64::from(total), faults));
+    (total, share.unwrap_or_else(|| defaults.1.min(total)))
+}
+
+fn flows(file: &RawConfig, faults: &mut Faults) -> FlowsSection {
+    let raw = file.flows.as_ref().map(|section| section.value.clone()).unwrap_or_default();
+    let defaults = (262_144, 16_384);
+    let (max, max_per_host) =
+        shares(raw.max.as_ref(), raw.max_per_host.as_ref(), defaults, 4_194_304, faults);
+    FlowsSection { max, max_per_host }
+}
+
+fn nat(raw: Option<&RawNat>, faults: &mut Faults) -> NatSection {
+    let raw = raw.cloned().unwrap_or_default();
+    let defaults = (131_072, 4_096);
+    let (max, max_per_host) =
+        shares(raw.max.as_ref(), raw.max_per_host.as_ref(), defaults, 4_194_304, faults);
+    let mut timer = |written: Option<&At<String>>, low: u64, default: u64| {
+        written
+            .and_then(|at| duration(at, seconds(low, 604_800), faults))
+            .unwrap_or_else(|| Duration::from_secs(default))
+    };
+    NatSection {
+        max,
+        max_per_host,
+        tcp_established: timer(raw.tcp_established.as_ref(), 7_440, 7_440),
+        tcp_transitory: timer(raw.tcp_transitory.as_ref(), 240, 240),
+        udp: timer(raw.udp.as_ref(), 120, 300),
+        icmp: timer(raw.icmp.as_ref(), 60, 60),
+    }
+}
+
+fn tunnel(file: &RawConfig, faults: &mut Faults) -> TunnelSection {
+    let all = [Suite::Aes256Gcm, Suite::ChaCha20Poly1305];
+    let default = TunnelSection { suites: all.to_vec() };
+    let written = file.tunnel.as_ref().and_then(|section| section.value.suites.as_ref());
+    let Some(list) = written else { return default };
+    if list.value.is_empty() {
+        faults.at(list, "the list is empty: keep at least one suite, or remove the key");
+    }
+    let choices = all.map(|suite| (suite.name(), suite));
+    let mut suites = Vec::new();
+    for at in &list.value {
+        let Some(suite) = choice(at, &choices, faults) else { continue };
+        if suites.contains(&suite) {
+            faults.at(at, format!("`{}` is listed twice", at.value));
+        } else {
+            suites.push(suite);
+        }
+    }
+    TunnelSection { suites }
+}
+
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// A level, or `MODULE=LEVEL` with commas between them.
+pub(super) fn log(file: &RawConfig, faults: &mut Faults) -> String {
+    let Some(at) = &file.log else { return "info".into() };
+    for part in at.value.split(',') {
+        let level = part.rsplit('=').next().unwrap_or_default().trim();
+        if !LEVELS.contains(&level) {
+            let (level, hint) = (level.escape_debug(), hint(level, || LEVELS.into_iter()));
+            faults.at(at, format!("unknown level `{level}`: {hint}"));
+        }
+    }
+    at.value.clone()
+}
