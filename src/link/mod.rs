@@ -1,7 +1,23 @@
 //! One measured path to a peer: probes, estimators, liveness.
+//!
+//! A [`Prober`] belongs to one path: a direct link, or a relayed path that is in use or may be next.
+//! It numbers probes, judges answers and silence, and feeds its [`Estimator`]; their summary is a
+//! `LinkReport`, exactly what is advertised. How often each path is probed is decided across paths
+//! by the [`ProbeBudget`].
+//!
+//! Two kinds of evidence are kept apart. *Liveness* is about consecutive probes that find no answer
+//! and moves within a fraction of a second; *loss* is a fraction over a window and only changes the
+//! path's cost. The probes that were lost in an outage do not count as loss afterwards.
 
+mod budget;
 mod endpoint;
+mod estimator;
+mod loss;
 mod mtu;
+mod prober;
 
+pub use budget::{Intervals, ProbeBudget};
 pub use endpoint::{Challenge, Endpoint};
+pub use estimator::Estimator;
 pub use mtu::MtuSearch;
+pub use prober::{FlapHistory, ProbeToSend, Prober, ProberConfig, ReplyOutcome};

@@ -1,0 +1,259 @@
+//! Round-trip time, jitter and loss of one path, smoothed.
+
+use std::time::Duration;
+
+use super::loss::{ProbeWindow, TrafficWindow};
+use crate::metric::{LinkReport, Liveness, Loss};
+use crate::time::Instant;
+
+/// Smoothed measurements of one path.
+///
+/// The gain of a sample grows with the time since the sample before: at four samples a second it is
+/// that of RFC 6298 section 2 (1/8, and 1/4 for the variation), with dense samples from traffic it
+/// is less, so that the smoothing spans about two seconds whatever the source.
+#[derive(Clone, Debug)]
+pub struct Estimator {
+    rtt: Option<Rtt>,
+    /// The next sample replaces the average: the path may not be what it was.
+    restart: bool,
+    minimum: WindowedMinimum,
+    probes: ProbeWindow,
+    traffic: TrafficWindow,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Rtt {
+    smoothed_us: f64,
+    variation_us: f64,
+    jitter_us: f64,
+    latest_us: f64,
+    at: Instant,
+}
+
+impl Default for Estimator {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Estimator {
+    /// A sample after this time without one has four times the usual gain.
+    const SMOOTHING: Duration = Duration::from_secs(2);
+    /// Stands for a round trip that is not known.
+    const UNKNOWN_US: f64 = u32::MAX as f64;
+    /// Least slack of the time-out above the smoothed round trip: scheduling on both ends.
+    const MIN_SLACK_US: f64 = 25_000.0;
+
+    /// Nothing known.
+    pub const fn new() -> Self {
+        Self {
+            rtt: None,
+            restart: false,
+            minimum: WindowedMinimum::new(),
+            probes: ProbeWindow::new(),
+            traffic: TrafficWindow::new(),
+        }
+    }
+
+    /// A round trip, the other end's hold time already taken off.
+    pub fn on_rtt(&mut self, now: Instant, rtt: Duration) {
+        let sample = micros(rtt);
+        self.minimum.push(now, sample);
+        self.rtt = Some(match self.rtt {
+            Some(rtt) if !self.restart => rtt.with(now, sample),
+            _ => Rtt {
+                smoothed_us: sample,
+                variation_us: sample / 2.0,
+                jitter_us: 0.0,
+                latest_us: sample,
+                at: now,
+            },
+        });
+        self.restart = false;
+    }
+
+    /// What became of a probe.
+    pub fn on_probe(&mut self, lost: bool) {
+        self.probes.push(lost);
+    }
+
+    /// A probe that was counted as lost was answered late.
+    pub fn on_late_answer(&mut self) {
+        self.probes.forgive_newest();
+    }
+
+    /// What the other end saw of our traffic on this path since its last report.
+    pub fn on_traffic(&mut self, now: Instant, received: u32, lost: u32) {
+        self.traffic.add(now, received, lost);
+    }
+
+    /// An outage began with the newest `misses` probes; they are no measure of loss.
+    pub fn on_outage(&mut self, misses: u32) {
+        self.probes.forget_newest(misses);
+        self.traffic.clear();
+        self.restart = true;
+    }
+
+    /// Smoothed round-trip time.
+    pub fn rtt(&self) -> Option<Duration> {
+        self.rtt.map(|rtt| Duration::from_micros(rtt.smoothed_us as u64))
+    }
+
+    /// The least round trip of the last minute.
+    pub fn min_rtt(&self, now: Instant) -> Option<Duration> {
+        self.minimum.get(now).map(|us| Duration::from_micros(us as u64))
+    }
+
+    /// Smoothed difference of successive round trips (RFC 3550 section 6.4.1).
+    pub fn jitter(&self) -> Duration {
+        Duration::from_micros(self.rtt.map_or(0.0, |rtt| rtt.jitter_us) as u64)
+    }
+
+    /// How long to wait for an answer: smoothed round trip and four times its variation, but at
+    /// least 25 ms more than the round trip. `None` before the first sample.
+    pub fn timeout(&self) -> Option<Duration> {
+        self.rtt.map(|rtt| {
+            let slack = (4.0 * rtt.variation_us).max(Self::MIN_SLACK_US);
+            Duration::from_micros((rtt.smoothed_us + slack) as u64)
+        })
+    }
+
+    /// Loss: of probes (either way, so an upper bound of each direction) or of traffic, whichever
+    /// is worse.
+    pub fn loss(&self, now: Instant) -> Loss {
+        let traffic = self.traffic.fraction(now).unwrap_or(0.0);
+        Loss::from_fraction(self.probes.fraction().max(traffic))
+    }
+
+    /// The summary.
+    pub fn report(&self, now: Instant, state: Liveness) -> LinkReport {
+        let rtt_us = self.rtt.map_or(Self::UNKNOWN_US, |rtt| rtt.smoothed_us);
+        LinkReport {
+            latency_us: rtt_us as u32,
+            jitter_us: self.jitter().as_micros().min(u128::from(u32::MAX)) as u32,
+            loss: self.loss(now),
+            state,
+        }
+    }
+}
+
+impl Rtt {
+    fn with(self, now: Instant, sample: f64) -> Self {
+        let elapsed = micros(now - self.at) / micros(Estimator::SMOOTHING);
+        let gain = elapsed.clamp(1.0 / 32.0, 1.0 / 4.0);
+        let error = (sample - self.smoothed_us).abs();
+        let step = (sample - self.latest_us).abs();
+        Self {
+            smoothed_us: self.smoothed_us + gain * (sample - self.smoothed_us),
+            variation_us: self.variation_us + 2.0 * gain * (error - self.variation_us),
+            jitter_us: self.jitter_us + (step - self.jitter_us) / 16.0,
+            latest_us: sample,
+            at: now,
+        }
+    }
+}
+
+/// The least sample of the last minute, exact to ten seconds.
+#[derive(Clone, Debug)]
+struct WindowedMinimum {
+    /// `(number of the ten-second span, least sample in it)`.
+    spans: [(u64, f64); Self::SPANS],
+}
+
+impl WindowedMinimum {
+    const SPANS: usize = 6;
+    const SPAN_US: u64 = 10_000_000;
+
+    const fn new() -> Self {
+        Self { spans: [(0, f64::INFINITY); Self::SPANS] }
+    }
+
+    fn push(&mut self, now: Instant, sample: f64) {
+        let number = now.as_micros() / Self::SPAN_US;
+        let span = &mut self.spans[(number % Self::SPANS as u64) as usize];
+        *span = if span.0 == number { (number, span.1.min(sample)) } else { (number, sample) };
+    }
+
+    fn get(&self, now: Instant) -> Option<f64> {
+        let number = now.as_micros() / Self::SPAN_US;
+        let young = self.spans.iter().filter(|span| span.0 + Self::SPANS as u64 > number);
+        let least = young.map(|span| span.1).fold(f64::INFINITY, f64::min);
+        least.is_finite().then_some(least)
+    }
+}
+
+fn micros(duration: Duration) -> f64 {
+    duration.as_micros() as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Instant {
+        Instant::from_micros(ms * 1000)
+    }
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn four_samples_a_second_are_smoothed_as_in_rfc_6298() {
+        let mut estimator = Estimator::new();
+        estimator.on_rtt(at(0), ms(80));
+        assert_eq!(estimator.timeout(), Some(ms(240)));
+        estimator.on_rtt(at(250), ms(160));
+        assert_eq!(estimator.rtt(), Some(ms(90)));
+        let variation = 0.75 * 40.0 + 0.25 * 80.0;
+        let timeout = estimator.timeout().unwrap();
+        assert_eq!(timeout, ms(90 + 4 * variation as u64));
+    }
+
+    #[test]
+    fn dense_samples_do_not_make_the_average_jumpy() {
+        let mut estimator = Estimator::new();
+        estimator.on_rtt(at(0), ms(50));
+        for i in 1..=4 {
+            estimator.on_rtt(at(i), ms(450));
+        }
+        assert!(estimator.rtt().unwrap() < ms(100));
+        assert!(estimator.jitter() > ms(15));
+    }
+
+    #[test]
+    fn the_minimum_is_that_of_the_last_minute() {
+        let mut estimator = Estimator::new();
+        assert_eq!(estimator.min_rtt(at(0)), None);
+        estimator.on_rtt(at(0), ms(20));
+        estimator.on_rtt(at(30_000), ms(35));
+        assert_eq!(estimator.min_rtt(at(30_000)), Some(ms(20)));
+        estimator.on_rtt(at(61_000), ms(50));
+        assert_eq!(estimator.min_rtt(at(61_000)), Some(ms(35)));
+        assert_eq!(estimator.min_rtt(at(200_000)), None);
+    }
+
+    #[test]
+    fn an_outage_is_no_loss_and_the_round_trip_starts_anew_after_it() {
+        let mut estimator = Estimator::new();
+        for i in 0..60 {
+            estimator.on_rtt(at(i * 250), ms(40));
+            estimator.on_probe(false);
+        }
+        for _ in 0..4 {
+            estimator.on_probe(true);
+        }
+        assert!(estimator.loss(at(16_000)).fraction() > 0.05);
+        estimator.on_outage(4);
+        assert_eq!(estimator.loss(at(16_000)), Loss::NONE);
+        estimator.on_rtt(at(60_000), ms(90));
+        assert_eq!(estimator.rtt(), Some(ms(90)));
+    }
+
+    #[test]
+    fn an_unknown_path_is_infinitely_long() {
+        let report = Estimator::new().report(at(0), Liveness::Down);
+        assert_eq!(report.latency_us, u32::MAX);
+        assert_eq!(report.state, Liveness::Down);
+    }
+}

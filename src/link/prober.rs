@@ -1,0 +1,405 @@
+//! Numbered probes, and what their answers and silence say about a path's liveness.
+
+use std::time::Duration;
+
+use super::Estimator;
+use crate::metric::{LinkReport, Liveness};
+use crate::rng::Rng;
+use crate::time::Instant;
+
+/// When a [`Prober`] changes its mind.
+#[derive(Clone, Copy, Debug)]
+pub struct ProberConfig {
+    /// Bounds of the time-out for an answer.
+    pub timeout: (Duration, Duration),
+    /// Consecutive misses that make an outage (the paper's number of lost probes).
+    pub misses_to_down: u32,
+    /// Consecutive answers that end one.
+    pub answers_to_up: u32,
+    /// Longest pause between probes while a path is suspect or recovering.
+    pub quick: Duration,
+    /// Pause between probes of a path that is down: at first, doubling, and at last. It never ends
+    /// up faster than the interval of a path that is up.
+    pub down: (Duration, Duration),
+    /// When a turn was late, a due answer may take so much longer, once.
+    pub grace: Duration,
+}
+
+impl Default for ProberConfig {
+    fn default() -> Self {
+        Self {
+            timeout: (Duration::from_millis(50), Duration::from_secs(1)),
+            misses_to_down: 4,
+            answers_to_up: 3,
+            quick: Duration::from_millis(100),
+            down: (Duration::from_millis(250), Duration::from_secs(2)),
+            grace: Duration::from_millis(50),
+        }
+    }
+}
+
+/// A probe to be sent at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProbeToSend {
+    /// Its number.
+    pub seq: u32,
+}
+
+/// What an answer brought.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReplyOutcome {
+    /// The round trip; `None` for an answer to nothing we sent, or a second one.
+    pub rtt: Option<Duration>,
+    /// The new state, if it changed.
+    pub change: Option<Liveness>,
+}
+
+/// The outages of a path: how many, and when the last ones began.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FlapHistory {
+    downs: u32,
+    recent: [Option<Instant>; Self::RECENT],
+}
+
+impl FlapHistory {
+    const RECENT: usize = 8;
+
+    /// Outages since the start.
+    pub const fn downs(&self) -> u32 {
+        self.downs
+    }
+
+    /// Outages that began within `span` before `now`; counts no further than eight.
+    pub fn downs_within(&self, now: Instant, span: Duration) -> usize {
+        self.recent.iter().flatten().filter(|at| now - **at <= span).count()
+    }
+
+    /// When the last outage began.
+    pub fn last(&self) -> Option<Instant> {
+        self.downs.checked_sub(1).and_then(|n| self.recent[n as usize % Self::RECENT])
+    }
+
+    fn record(&mut self, now: Instant) {
+        self.recent[self.downs as usize % Self::RECENT] = Some(now);
+        self.downs = self.downs.wrapping_add(1);
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Fate {
+    #[default]
+    Unused,
+    Waiting,
+    Missed,
+    Answered,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Sent {
+    seq: u32,
+    at: Instant,
+    deadline: Instant,
+    fate: Fate,
+    excused: bool,
+}
+
+/// Probes one path and judges it.
+///
+/// Drive it: send what [`Prober::poll_probe`] gives, hand in answers with [`Prober::on_reply`] and
+/// the passing of time with [`Prober::handle_timeout`] at [`Prober::poll_timeout`]. Received
+/// datagrams are handled before deadlines.
+///
+/// A miss makes the path `Suspect` and starts quick probes; [`ProberConfig::misses_to_down`] in a
+/// row, none answered since, make it `Down`. An answer clears suspicion at once, but an outage only
+/// ends after [`ProberConfig::answers_to_up`] answers in a row; a path that never was up needs one.
+#[derive(Clone, Debug)]
+pub struct Prober {
+    config: ProberConfig,
+    estimator: Estimator,
+    state: Liveness,
+    since: Instant,
+    was_up: bool,
+    interval: Duration,
+    down_pause: Duration,
+    last_probe: Option<Instant>,
+    next_probe: Instant,
+    next_seq: u32,
+    sent: [Sent; Self::SENT],
+    last_answered: Option<u32>,
+    misses: u32,
+    answers: u32,
+    last_heard: Option<Instant>,
+    flaps: FlapHistory,
+    rng: Rng,
+}
+
+impl Prober {
+    /// Probes that are remembered; at the quickest pace they span more than the longest time-out.
+    const SENT: usize = 32;
+
+    /// A prober for a path that is not known yet. The first probe is due at once.
+    pub fn new(now: Instant, config: ProberConfig, interval: Duration, rng: Rng) -> Self {
+        Self {
+            config,
+            estimator: Estimator::new(),
+            state: Liveness::Down,
+            since: now,
+            was_up: false,
+            interval,
+            down_pause: config.down.0,
+            last_probe: None,
+            next_probe: now,
+            next_seq: 0,
+            sent: [Sent::default(); Self::SENT],
+            last_answered: None,
+            misses: 0,
+            answers: 0,
+            last_heard: None,
+            flaps: FlapHistory::default(),
+            rng,
+        }
+    }
+
+    /// Sets the pause between probes of a path that is up.
+    pub fn set_interval(&mut self, now: Instant, interval: Duration) {
+        if interval < self.interval && self.state == Liveness::Up {
+            let last = self.last_probe.unwrap_or(now);
+            self.next_probe = self.next_probe.min((last + interval).max(now));
+        }
+        self.interval = interval;
+    }
+
+    /// The probe that is due, if one is. It counts as sent at `now`.
+    pub fn poll_probe(&mut self, now: Instant) -> Option<ProbeToSend> {
+        (now >= self.next_probe).then(|| self.send(now))
+    }
+
+    /// A datagram leaves on this path anyway: the probe that may ride on it. That is one due within
+    /// half an interval; none while the path is not up, for then probes have their own pace.
+    pub fn poll_riding_probe(&mut self, now: Instant) -> Option<ProbeToSend> {
+        let near = self.next_probe - now <= self.interval / 2;
+        (near && self.state == Liveness::Up).then(|| self.send(now))
+    }
+
+    /// There is reason for doubt (a refused send, traffic after silence): probe now, unless the
+    /// last probe is only just gone.
+    pub fn probe_soon(&mut self, now: Instant) {
+        let earliest = self.last_probe.map_or(now, |last| last + self.config.timeout.0);
+        self.next_probe = self.next_probe.min(earliest.max(now));
+    }
+
+    fn send(&mut self, now: Instant) -> ProbeToSend {
+        let seq = self.next_seq;
+        self.next_seq = seq.wrapping_add(1);
+        let deadline = now + self.timeout();
+        self.sent[slot(seq)] = Sent { seq, at: now, deadline, fate: Fate::Waiting, excused: false };
+        self.last_probe = Some(now);
+        self.next_probe = now + self.pause();
+        ProbeToSend { seq }
+    }
+
+    /// The pause after a probe that is sent now.
+    fn pause(&mut self) -> Duration {
+        match self.state {
+            Liveness::Up => self.jittered(self.interval),
+            Liveness::Suspect => self.quick_pause(),
+            Liveness::Down if self.answers > 0 => self.quick_pause(),
+            Liveness::Down => {
+                let pause = self.jittered(self.down_pause);
+                let longest = self.config.down.1.max(self.interval);
+                self.down_pause = (self.down_pause * 2).min(longest);
+                pause
+            }
+        }
+    }
+
+    fn quick_pause(&self) -> Duration {
+        let waiting = self.sent.iter().filter(|sent| sent.fate == Fate::Waiting).count();
+        let timeout = self.timeout();
+        if waiting as u32 >= self.config.misses_to_down {
+            timeout
+        } else {
+            timeout.min(self.config.quick)
+        }
+    }
+
+    /// Ten percent up or down, so that probes of many paths do not fall into step.
+    fn jittered(&mut self, pause: Duration) -> Duration {
+        pause.mul_f64(0.9 + 0.2 * self.rng.unit())
+    }
+
+    fn timeout(&self) -> Duration {
+        let (least, most) = self.config.timeout;
+        self.estimator.timeout().map_or(most, |timeout| timeout.clamp(least, most))
+    }
+
+    /// An authentic datagram came in on this path. It shows one direction only, so it neither
+    /// clears suspicion nor ends an outage.
+    pub fn on_receive(&mut self, now: Instant) {
+        self.last_heard = Some(now);
+    }
+
+    /// The other end's report on our traffic since its last one.
+    pub fn on_traffic_report(&mut self, now: Instant, received: u32, lost: u32) {
+        if self.state != Liveness::Down {
+            self.estimator.on_traffic(now, received, lost);
+        }
+    }
+
+    /// An authentic answer: `sent_at` is our own time in it, `hold` how long the other end kept it.
+    pub fn on_reply(
+        &mut self,
+        now: Instant,
+        seq: u32,
+        sent_at: Instant,
+        hold: Duration,
+    ) -> ReplyOutcome {
+        self.last_heard = Some(now);
+        let sent = &mut self.sent[slot(seq)];
+        let open = matches!(sent.fate, Fate::Waiting | Fate::Missed);
+        if !open || sent.seq != seq || sent.at != sent_at {
+            return ReplyOutcome::default();
+        }
+        let late = sent.fate == Fate::Missed;
+        sent.fate = Fate::Answered;
+        let rtt = (now - sent.at).saturating_sub(hold);
+        self.estimator.on_rtt(now, rtt);
+        if !late {
+            self.estimator.on_probe(false);
+            self.answers = self.answers.saturating_add(1);
+        } else if self.state != Liveness::Down {
+            self.estimator.on_late_answer();
+        }
+        self.last_answered = Some(self.last_answered.map_or(seq, |last| last.max(seq)));
+        self.misses = self.count_misses();
+        ReplyOutcome { rtt: Some(rtt), change: self.judge_answer(now) }
+    }
+
+    fn judge_answer(&mut self, now: Instant) -> Option<Liveness> {
+        let next = match self.state {
+            Liveness::Up => return None,
+            Liveness::Suspect => (self.misses == 0).then_some(Liveness::Up)?,
+            Liveness::Down => {
+                let enough = if self.was_up { self.config.answers_to_up } else { 1 };
+                if self.answers < enough {
+                    let quick = now + self.quick_pause().min(self.config.timeout.0);
+                    self.next_probe = self.next_probe.min(quick);
+                    return None;
+                }
+                Liveness::Up
+            }
+        };
+        self.was_up = true;
+        self.misses = 0;
+        let interval = self.jittered(self.interval);
+        self.next_probe = self.last_probe.unwrap_or(now) + interval;
+        self.enter(now, next)
+    }
+
+    /// Missed probes that no answer to a later one has made harmless.
+    fn count_misses(&self) -> u32 {
+        let later = |seq: u32| self.last_answered.is_none_or(|last| seq > last);
+        let missed = |sent: &&Sent| sent.fate == Fate::Missed && later(sent.seq);
+        self.sent.iter().filter(missed).count() as u32
+    }
+
+    /// Judges the silence up to `now`. `late` says that our own turn began late: then answers that
+    /// are due may still be on their way through our own queues, and get a little more time, once.
+    /// Returns the new state if it changed.
+    pub fn handle_timeout(&mut self, now: Instant, late: bool) -> Option<Liveness> {
+        let mut change = None;
+        let first = self.next_seq.saturating_sub(Self::SENT as u32);
+        for seq in first..self.next_seq {
+            let sent = &mut self.sent[slot(seq)];
+            if sent.seq != seq || sent.fate != Fate::Waiting || sent.deadline > now {
+                continue;
+            }
+            if late && !sent.excused {
+                sent.excused = true;
+                sent.deadline = now + self.config.grace;
+                continue;
+            }
+            sent.fate = Fate::Missed;
+            change = self.on_miss(now).or(change);
+        }
+        change
+    }
+
+    fn on_miss(&mut self, now: Instant) -> Option<Liveness> {
+        let in_outage = self.state == Liveness::Down && self.answers == 0;
+        if !in_outage {
+            self.estimator.on_probe(true);
+        }
+        let before = self.misses;
+        self.misses = self.count_misses();
+        if self.misses == before {
+            return None;
+        }
+        self.answers = 0;
+        match self.state {
+            Liveness::Up => {
+                self.next_probe = self.next_probe.min(now);
+                self.enter(now, Liveness::Suspect)
+            }
+            Liveness::Suspect if self.misses >= self.config.misses_to_down => {
+                self.estimator.on_outage(self.misses);
+                self.flaps.record(now);
+                self.down_pause = self.config.down.0;
+                self.enter(now, Liveness::Down)
+            }
+            Liveness::Suspect | Liveness::Down => None,
+        }
+    }
+
+    fn enter(&mut self, now: Instant, state: Liveness) -> Option<Liveness> {
+        self.state = state;
+        self.since = now;
+        Some(state)
+    }
+
+    /// What is due next, and why.
+    pub fn poll_timeout(&self) -> (Instant, &'static str) {
+        let waiting = self.sent.iter().filter(|sent| sent.fate == Fate::Waiting);
+        match waiting.map(|sent| sent.deadline).min() {
+            Some(deadline) if deadline < self.next_probe => (deadline, "probe answer"),
+            _ => (self.next_probe, "probe"),
+        }
+    }
+
+    /// The path's liveness.
+    pub const fn state(&self) -> Liveness {
+        self.state
+    }
+
+    /// Since when.
+    pub const fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// The summary, as routing takes it and advertisements carry it.
+    pub fn report(&self, now: Instant) -> LinkReport {
+        self.estimator.report(now, self.state)
+    }
+
+    /// The measurements behind the summary.
+    pub const fn estimator(&self) -> &Estimator {
+        &self.estimator
+    }
+
+    /// When anything authentic last came in on this path.
+    pub const fn last_heard(&self) -> Option<Instant> {
+        self.last_heard
+    }
+
+    /// The path's outages.
+    pub const fn flaps(&self) -> &FlapHistory {
+        &self.flaps
+    }
+}
+
+const fn slot(seq: u32) -> usize {
+    seq as usize % Prober::SENT
+}
+
+#[cfg(test)]
+mod tests;
