@@ -1,1 +1,28 @@
-//! Which way: link-state database, path metrics, selection, hysteresis.
+//! Across links: which path to use for each peer and metric, and why.
+//!
+//! The [`Router`] takes what our own links measure (`update_direct`, `update_relayed`), what others
+//! advertise ([`LinkStateDatabase`]), and keeps one table: for each peer and metric the path to use
+//! and a disjoint other one. The [`Advertiser`] says what we advertise, to whom and when.
+//!
+//! A choice is made by separate mechanisms, each with a file or a name of its own: what a path
+//! [costs](cost), which candidates are usable at all, which of near-equal relays this node prefers,
+//! the margin and hold-down of [hysteresis](hysteresis), the back-off of paths that flap, and the
+//! detour that is taken while the chosen path is merely suspect. [`Explanation`] shows them all.
+//!
+//! RON (Andersen et al., HotOS 2001 and SOSP 2001): one intermediate hop suffices, link state among
+//! all nodes, latency, loss and throughput optimizers.
+
+mod advertiser;
+mod cost;
+mod database;
+mod explain;
+mod hysteresis;
+mod router;
+mod selection;
+
+pub use advertiser::{Advertiser, AdvertiserConfig};
+pub use cost::CostConfig;
+pub use database::{Advertisement, Applied, LinkStateDatabase};
+pub use explain::{Candidate, Explanation, Standing};
+pub use hysteresis::{FlapConfig, HysteresisConfig, Margin, SwitchCause};
+pub use router::{PeerInfo, RouteEvent, Router, RouterConfig};

@@ -1,0 +1,407 @@
+//! What we advertise, to whom and when.
+
+use std::time::Duration;
+
+use super::database::Advertisement;
+use crate::id::{NodeId, PeerIndex};
+use crate::metric::{LinkReport, Liveness};
+use crate::time::Instant;
+
+/// The pace of advertisements.
+#[derive(Clone, Copy, Debug)]
+pub struct AdvertiserConfig {
+    /// Changes are published at most so often, unless a link's liveness changes.
+    pub publish_pause: Duration,
+    /// A peer that knows everything hears from us so often.
+    pub refresh: Duration,
+    /// Every so many refreshes is a full advertisement.
+    pub full_every: u32,
+    /// What is not acknowledged is repeated after this time, doubling up to the second one.
+    pub retry: (Duration, Duration),
+    /// Most entries in one part.
+    pub part_entries: usize,
+    /// Bytes per second for all that is not about liveness.
+    pub bytes_per_second: f64,
+    /// A round trip has changed when it did by this fraction and by 2 ms.
+    pub latency_change: f64,
+    /// Loss has changed when it did by this fraction of all packets.
+    pub loss_change: f64,
+}
+
+impl AdvertiserConfig {
+    /// Headers of a datagram with one advertisement over IPv4: IP, UDP, tunnel, frame.
+    const OVERHEAD: usize = 28 + 32 + 23;
+    /// An entry's bytes.
+    const ENTRY: usize = 11;
+    /// Bytes that may be sent at once when none were for a while.
+    const BURST_SECONDS: f64 = 20.0;
+
+    /// For `peers` peers, of the configured `probing.budget` the eighth part.
+    pub fn for_budget(bits_per_second: u64, peers: usize) -> Self {
+        let bytes_per_second = bits_per_second.max(64) as f64 / 64.0;
+        // Refreshes take a third of it, full ones another.
+        let round = peers as f64 * Self::OVERHEAD as f64;
+        let full_round = peers as f64 * (Self::OVERHEAD + peers * Self::ENTRY) as f64;
+        let refresh_s = (3.0 * round / bytes_per_second).clamp(15.0, 600.0);
+        let full_s = 3.0 * full_round / bytes_per_second;
+        Self {
+            publish_pause: Duration::from_secs(1),
+            refresh: Duration::from_secs_f64(refresh_s),
+            full_every: ((full_s / refresh_s).ceil() as u32).max(4),
+            retry: (Duration::from_millis(300), Duration::from_secs(5)),
+            part_entries: 100,
+            bytes_per_second,
+            latency_change: 0.1,
+            loss_change: 0.01,
+        }
+    }
+
+    /// How long others should keep what we advertise: four refreshes.
+    pub fn expiry(&self) -> Duration {
+        self.refresh * 4
+    }
+}
+
+/// One peer: our link to it, and what it knows of us.
+#[derive(Clone, Debug)]
+struct Subscriber {
+    id: NodeId,
+    measured: LinkReport,
+    published: LinkReport,
+    /// The number of the advertisement in which `published` changed last.
+    changed: u32,
+    reachable: bool,
+    /// Newest number that it is known to have; zero for nothing.
+    acked: u32,
+    /// Newest number that was sent to it in full.
+    sent: u32,
+    /// The part that comes next.
+    part: u8,
+    retry: Duration,
+    /// When what is not acknowledged is repeated, or the next refresh is due.
+    due: Instant,
+    refreshes: u32,
+}
+
+/// Keeps every peer informed of our links: the changes that it lacks, repeated until it has them.
+///
+/// Each peer's acknowledgement says what it has, so a delta is made for it from there; a peer that
+/// has nothing gets all. Tell it which peers can be reached at all, by whatever path.
+#[derive(Clone, Debug)]
+pub struct Advertiser {
+    config: AdvertiserConfig,
+    epoch: u64,
+    seq: u32,
+    /// Newest number that told of a change of liveness.
+    urgent_seq: u32,
+    spare_relay_kbit: u32,
+    peers: Vec<Subscriber>,
+    publish_due: Option<Instant>,
+    published_at: Option<Instant>,
+    credit: f64,
+    credit_at: Instant,
+    next_peer: usize,
+}
+
+impl Advertiser {
+    /// Nothing to tell yet: all links are down. `epoch` must grow with each start of the node.
+    pub fn new(now: Instant, config: AdvertiserConfig, epoch: u64, peers: &[NodeId]) -> Self {
+        let down = LinkReport { latency_us: u32::MAX, ..LinkReport::default() };
+        let subscriber = |id: &NodeId| Subscriber {
+            id: *id,
+            measured: down,
+            published: down,
+            changed: 1,
+            reachable: false,
+            acked: 0,
+            sent: 0,
+            part: 0,
+            retry: config.retry.0,
+            due: now,
+            refreshes: 0,
+        };
+        Self {
+            epoch,
+            seq: 1,
+            urgent_seq: 1,
+            spare_relay_kbit: u32::MAX,
+            peers: peers.iter().map(subscriber).collect(),
+            publish_due: None,
+            published_at: None,
+            credit: config.bytes_per_second * AdvertiserConfig::BURST_SECONDS,
+            credit_at: now,
+            next_peer: 0,
+            config,
+        }
+    }
+
+    /// Our best direct link to a peer, as measured now.
+    pub fn update(&mut self, now: Instant, peer: PeerIndex, report: LinkReport) {
+        let Some(state) = self.peers.get_mut(peer.usize()) else { return };
+        state.measured = LinkReport { jitter_us: 0, ..report };
+        let at = if turned(&state.published, &report) {
+            now
+        } else if differs(&self.config, &state.published, &report) {
+            let pause = self.config.publish_pause;
+            self.published_at.map_or(now, |at| now.max(at + pause))
+        } else {
+            return;
+        };
+        self.publish_due = Some(self.publish_due.map_or(at, |due| due.min(at)));
+    }
+
+    /// What we can still relay, in kbit/s; zero turns new traffic away. Goes out with whatever is
+    /// sent next. Unlimited at first.
+    pub const fn set_spare_relay(&mut self, kbit: u32) {
+        self.spare_relay_kbit = kbit;
+    }
+
+    /// Whether anything can be sent to a peer: there is a tunnel and a path.
+    pub fn set_reachable(&mut self, now: Instant, peer: PeerIndex, reachable: bool) {
+        let retry = self.config.retry.0;
+        let Some(state) = self.peers.get_mut(peer.usize()) else { return };
+        if reachable && !state.reachable {
+            state.retry = retry;
+            state.due = now;
+        }
+        state.reachable = reachable;
+    }
+
+    /// The peer may have started anew and forgotten all: its tunnel is a new one.
+    pub fn forget(&mut self, now: Instant, peer: PeerIndex) {
+        let retry = self.config.retry.0;
+        let Some(state) = self.peers.get_mut(peer.usize()) else { return };
+        state.acked = 0;
+        state.part = 0;
+        state.retry = retry;
+        state.due = now;
+    }
+
+    /// A peer says what it knows of us in full. One that knows a later number than ours remembers
+    /// an earlier life of this node: we jump above it.
+    pub fn on_ack(&mut self, now: Instant, peer: PeerIndex, epoch: u64, seq: u32) {
+        let Some(state) = self.peers.get_mut(peer.usize()) else { return };
+        if (epoch, seq) > (self.epoch, self.seq) {
+            self.jump_above(now, epoch, seq);
+            return;
+        }
+        let known = if epoch == self.epoch { seq } else { 0 };
+        if known != state.acked {
+            state.part = 0;
+        }
+        state.acked = known;
+        if known == self.seq {
+            state.retry = self.config.retry.0;
+            state.due = now + self.config.refresh;
+        }
+    }
+
+    fn jump_above(&mut self, now: Instant, epoch: u64, seq: u32) {
+        match epoch.checked_add(1) {
+            Some(next) => self.epoch = next,
+            None => {
+                self.epoch = epoch;
+                self.seq = seq.saturating_add(1);
+            }
+        }
+        self.urgent_seq = self.seq;
+        for peer in &mut self.peers {
+            peer.acked = 0;
+            peer.sent = 0;
+            peer.part = 0;
+            peer.due = now;
+            peer.retry = self.config.retry.0;
+        }
+    }
+
+    /// The next part to be sent, its entries in `entries`. Call until `None`.
+    pub fn poll(
+        &mut self,
+        now: Instant,
+        entries: &mut Vec<(NodeId, LinkReport)>,
+    ) -> Option<(PeerIndex, Advertisement)> {
+        self.publish_if_due(now);
+        self.earn(now);
+        let count = self.peers.len();
+        for offset in 0..count {
+            let index = (self.next_peer + offset) % count;
+            if self.due_at(index).is_some_and(|due| due <= now) {
+                let part = self.emit(now, index, entries);
+                // All parts for one peer in a row.
+                self.next_peer = if self.peers[index].part > 0 { index } else { index + 1 };
+                return Some((PeerIndex(index as u16), part));
+            }
+        }
+        None
+    }
+
+    /// A datagram goes to `peer` anyway: what it lacks may ride on it, if that is one part.
+    pub fn poll_riding(
+        &mut self,
+        now: Instant,
+        peer: PeerIndex,
+        entries: &mut Vec<(NodeId, LinkReport)>,
+    ) -> Option<Advertisement> {
+        self.publish_if_due(now);
+        let index = peer.usize();
+        let state = self.peers.get(index)?;
+        let lacking = state.sent < self.seq && state.acked > 0 && state.part == 0;
+        if !lacking || !state.reachable || self.is_full(index) {
+            return None;
+        }
+        Some(self.emit(now, index, entries))
+    }
+
+    fn publish_if_due(&mut self, now: Instant) {
+        if self.publish_due.is_none_or(|due| due > now) {
+            return;
+        }
+        self.publish_due = None;
+        let next = self.seq.saturating_add(1);
+        let (mut any, mut urgent) = (false, false);
+        for peer in &mut self.peers {
+            if differs(&self.config, &peer.published, &peer.measured) {
+                urgent |= turned(&peer.published, &peer.measured);
+                any = true;
+                peer.published = peer.measured;
+                peer.changed = next;
+            }
+        }
+        if !any {
+            return;
+        }
+        self.seq = next;
+        self.published_at = Some(now);
+        if urgent {
+            self.urgent_seq = next;
+        }
+        for peer in &mut self.peers {
+            peer.part = 0;
+            peer.retry = self.config.retry.0;
+            peer.due = now;
+        }
+    }
+
+    fn earn(&mut self, now: Instant) {
+        let rate = self.config.bytes_per_second;
+        let earned = (now - self.credit_at).as_secs_f64() * rate;
+        self.credit = (self.credit + earned).min(rate * AdvertiserConfig::BURST_SECONDS);
+        self.credit_at = now;
+    }
+
+    /// When something is due for a peer; changes of liveness do not wait for credit.
+    fn due_at(&self, index: usize) -> Option<Instant> {
+        let peer = &self.peers[index];
+        if !peer.reachable {
+            return None;
+        }
+        if self.credit >= 0.0 || peer.acked < self.urgent_seq {
+            return Some(peer.due);
+        }
+        let wait = -self.credit / self.config.bytes_per_second;
+        // A little more than needed, so that rounding does not bring us here too early.
+        Some(peer.due.max(self.credit_at + Duration::from_secs_f64(wait + 0.001)))
+    }
+
+    /// A peer that has nothing gets all, and so does one that lacks more than fits one part: only
+    /// the full set is always cut in the same places.
+    fn is_full(&self, index: usize) -> bool {
+        let peer = &self.peers[index];
+        let lacking = self.peers.iter().filter(|other| other.changed > peer.acked).count();
+        peer.acked == 0 || lacking > self.config.part_entries
+    }
+
+    fn emit(
+        &mut self,
+        now: Instant,
+        index: usize,
+        entries: &mut Vec<(NodeId, LinkReport)>,
+    ) -> Advertisement {
+        if self.peers[index].acked == self.seq {
+            self.note_refresh(index);
+        }
+        let full = self.is_full(index);
+        let size = self.config.part_entries.max(1);
+        let parts = if full { self.peers.len().div_ceil(size).clamp(1, 64) } else { 1 };
+        let part = usize::from(self.peers[index].part).min(parts - 1);
+        let acked = self.peers[index].acked;
+        let skip = if full { part * size } else { 0 };
+        let wanted = self.peers.iter().filter(|other| full || other.changed > acked);
+        entries.clear();
+        entries.extend(wanted.skip(skip).take(size).map(|other| (other.id, other.published)));
+        let bytes = AdvertiserConfig::OVERHEAD + entries.len() * AdvertiserConfig::ENTRY;
+        self.credit -= bytes as f64;
+        self.note_sent(now, index, part + 1 == parts);
+        Advertisement {
+            epoch: self.epoch,
+            seq: self.seq,
+            part: part as u8,
+            parts: parts as u8,
+            delta: !full,
+            spare_relay_kbit: self.spare_relay_kbit,
+        }
+    }
+
+    fn note_refresh(&mut self, index: usize) {
+        let peer = &mut self.peers[index];
+        peer.refreshes = peer.refreshes.wrapping_add(1);
+        if peer.refreshes.is_multiple_of(self.config.full_every.max(1)) {
+            peer.acked = 0;
+        }
+    }
+
+    fn note_sent(&mut self, now: Instant, index: usize, complete: bool) {
+        let (retry_first, retry_last) = self.config.retry;
+        let peer = &mut self.peers[index];
+        if !complete {
+            peer.part += 1;
+            return;
+        }
+        peer.part = 0;
+        if peer.acked == self.seq {
+            peer.retry = retry_first;
+            peer.due = now + self.config.refresh;
+        } else {
+            peer.due = now + peer.retry;
+            peer.retry = (peer.retry * 2).min(retry_last);
+        }
+        peer.sent = self.seq;
+    }
+
+    /// When to call [`Advertiser::poll`], and why. `None` while no peer can be reached.
+    pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
+        let peers = (0..self.peers.len()).filter_map(|index| self.due_at(index));
+        peers.chain(self.publish_due).min().map(|due| (due, "advertise"))
+    }
+
+    /// Our present epoch and number.
+    pub const fn position(&self) -> (u64, u32) {
+        (self.epoch, self.seq)
+    }
+
+    /// True when the peer has acknowledged all that we published.
+    pub fn is_known_to(&self, peer: PeerIndex) -> bool {
+        self.peers.get(peer.usize()).is_some_and(|state| state.acked == self.seq)
+    }
+}
+
+/// True when a link came up or went down.
+fn turned(published: &LinkReport, measured: &LinkReport) -> bool {
+    (published.state == Liveness::Down) != (measured.state == Liveness::Down)
+}
+
+/// True when the difference is worth a message. What a dead link was like is not.
+fn differs(config: &AdvertiserConfig, published: &LinkReport, measured: &LinkReport) -> bool {
+    if published.state == Liveness::Down && measured.state == Liveness::Down {
+        return false;
+    }
+    let (before, after) = (f64::from(published.latency_us), f64::from(measured.latency_us));
+    let step = (after - before).abs();
+    let loss = (published.loss.fraction() - measured.loss.fraction()).abs();
+    published.state != measured.state
+        || (step >= 2_000.0 && step >= before * config.latency_change)
+        || loss >= config.loss_change
+}
+
+#[cfg(test)]
+mod tests;

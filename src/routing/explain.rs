@@ -1,0 +1,99 @@
+//! Why a path is used: every candidate, what speaks for it, and the last switch.
+
+use super::hysteresis::{Margin, SwitchCause};
+use crate::id::PeerIndex;
+use crate::metric::{LinkReport, Metric};
+use crate::path::Path;
+use crate::time::Instant;
+
+/// Whether a candidate may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Standing {
+    /// It may be chosen.
+    Eligible,
+    /// It works well enough to stay on, but is not moved to.
+    StayOnly,
+    /// It is down, or nothing is known of it yet.
+    Down,
+    /// The configuration lets this peer not relay for us.
+    MayNotRelay,
+    /// We have no live direct link to the relay.
+    RelayUnreachable,
+    /// The relay does not advertise a link to the peer.
+    NotAdvertised,
+    /// The relay advertises that its link to the peer is not up.
+    AdvertisedDown,
+    /// The relay advertises that it has no capacity left.
+    RelayFull,
+}
+
+impl Standing {
+    /// In words, for `explain`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Eligible => "eligible",
+            Self::StayOnly => "suspect",
+            Self::Down => "down",
+            Self::MayNotRelay => "may not relay",
+            Self::RelayUnreachable => "relay unreachable",
+            Self::NotAdvertised => "relay advertises no link",
+            Self::AdvertisedDown => "relay's link is not up",
+            Self::RelayFull => "relay has no capacity left",
+        }
+    }
+
+    /// True when packets that go this way already may stay on it.
+    pub const fn is_usable(self) -> bool {
+        matches!(self, Self::Eligible | Self::StayOnly | Self::RelayFull)
+    }
+}
+
+/// One way to a peer, as it was weighed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Candidate {
+    /// The way.
+    pub path: Path,
+    /// Whether it may be used.
+    pub standing: Standing,
+    /// What is known of it; for a relay that is not measured end to end, both hops in a row.
+    pub report: LinkReport,
+    /// True for our own end-to-end measurement of a path through a relay.
+    pub measured: bool,
+    /// In the unit of the metric; less is better.
+    pub cost: f64,
+    /// The cost with this node's own order of near-equal relays: what is compared.
+    pub rank: f64,
+    /// It failed in use, and is not returned to without need before.
+    pub barred_until: Option<Instant>,
+    /// Its failures that are remembered.
+    pub failures: u32,
+}
+
+/// The whole story of one peer and metric.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Explanation {
+    /// The peer.
+    pub peer: PeerIndex,
+    /// The metric.
+    pub metric: Metric,
+    /// The path that was decided on.
+    pub chosen: Option<Path>,
+    /// The path that packets take: another one while the chosen one is suspect.
+    pub in_use: Option<Path>,
+    /// The best other path.
+    pub alternate: Option<Path>,
+    /// The path before the last switch.
+    pub previous: Option<Path>,
+    /// Why the last switch was made.
+    pub cause: Option<SwitchCause>,
+    /// When it was made.
+    pub switched_at: Option<Instant>,
+    /// Switches since the start, the first choice not counted.
+    pub switches: u32,
+    /// Before this no switch to a path that is merely better.
+    pub hold_down_until: Option<Instant>,
+    /// By how much a challenger must be better.
+    pub margin: Margin,
+    /// Direct links first, then relays by index.
+    pub candidates: Vec<Candidate>,
+}

@@ -1,0 +1,450 @@
+//! The router: reports in, a table of paths out.
+
+mod candidates;
+
+use std::time::Duration;
+
+use super::cost::CostConfig;
+use super::database::{Advertisement, Applied, LinkStateDatabase};
+use super::explain::{Candidate, Explanation};
+use super::hysteresis::{FlapConfig, FlapTable, HysteresisConfig, Margin, SwitchCause};
+use super::selection::{Rules, Selection};
+use crate::id::{NodeId, PeerIndex};
+use crate::metric::{LinkReport, Metric};
+use crate::path::{LinkId, Path};
+use crate::time::Instant;
+
+/// A peer, as routing sees it. Its position in the list is its [`PeerIndex`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerInfo {
+    /// Its name in advertisements.
+    pub id: NodeId,
+    /// It may carry our traffic to third nodes.
+    pub may_relay: bool,
+}
+
+/// The constants of routing. The default suits any overlay of up to some fifty nodes.
+#[derive(Clone, Copy, Debug)]
+pub struct RouterConfig {
+    /// What a path costs.
+    pub cost: CostConfig,
+    /// When a better path is better enough.
+    pub hysteresis: HysteresisConfig,
+    /// How long to stay away from paths that failed.
+    pub flap: FlapConfig,
+    /// Paths are chosen anew at most so often, unless a link's liveness changes.
+    pub pause: Duration,
+    /// And at least so often, for hold-downs and back-offs that end.
+    pub idle_pause: Duration,
+    /// What another node advertised is forgotten after this time without a refresh.
+    pub advertisement_expiry: Duration,
+}
+
+impl Default for RouterConfig {
+    fn default() -> Self {
+        Self {
+            cost: CostConfig::default(),
+            hysteresis: HysteresisConfig::default(),
+            flap: FlapConfig::default(),
+            pause: Duration::from_millis(200),
+            idle_pause: Duration::from_secs(1),
+            advertisement_expiry: Duration::from_secs(240),
+        }
+    }
+}
+
+/// Something an operator may want to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouteEvent {
+    /// Another path was decided on; `to` is `None` when the peer cannot be reached any more.
+    Switched {
+        /// The peer.
+        peer: PeerIndex,
+        /// For traffic of this metric.
+        metric: Metric,
+        /// The path before.
+        from: Option<Path>,
+        /// The path that is used henceforth.
+        to: Option<Path>,
+        /// Why.
+        cause: SwitchCause,
+    },
+    /// The chosen path is suspect: packets take another one for the moment.
+    DetourBegun {
+        /// The peer.
+        peer: PeerIndex,
+        /// For traffic of this metric.
+        metric: Metric,
+        /// The suspect path.
+        around: Path,
+        /// The path that is used meanwhile.
+        over: Path,
+    },
+    /// The suspicion was unfounded: packets take the chosen path again.
+    DetourEnded {
+        /// The peer.
+        peer: PeerIndex,
+        /// For traffic of this metric.
+        metric: Metric,
+        /// The path that is used again.
+        back_on: Path,
+    },
+}
+
+#[derive(Clone, Debug)]
+struct PeerState {
+    info: PeerInfo,
+    /// Direct links by id.
+    links: Vec<(LinkId, LinkReport)>,
+    /// End-to-end measurements of paths through relays.
+    relayed: Vec<(PeerIndex, LinkReport)>,
+    flaps: FlapTable,
+    /// The direct link to use: as a path to the peer itself and as first hop through it.
+    hop: Selection,
+    by_metric: [Selection; Metric::COUNT],
+}
+
+impl PeerState {
+    fn link(&self, id: LinkId) -> Option<LinkReport> {
+        self.links.iter().find(|link| link.0 == id).map(|link| link.1)
+    }
+
+    fn hop_link(&self) -> Option<(LinkId, LinkReport)> {
+        match self.hop.in_use()? {
+            Path::Direct(id) => self.link(id).map(|report| (id, report)),
+            Path::Via(_) => None,
+        }
+    }
+}
+
+/// Chooses the path for each peer and metric.
+///
+/// Feed it with `update_*` and [`Router::apply`], call [`Router::recompute`] when
+/// [`Router::poll_timeout`] is due, and look paths up in between: look-ups are two array accesses.
+#[derive(Clone, Debug)]
+pub struct Router {
+    config: RouterConfig,
+    seed: u64,
+    peers: Vec<PeerState>,
+    database: LinkStateDatabase,
+    due: Instant,
+    computed_at: Instant,
+    generation: u64,
+    scratch: Vec<Candidate>,
+}
+
+impl Router {
+    /// Direct links to one peer that are looked at.
+    pub const MAX_LINKS: usize = 32;
+    /// Paths to one peer through relays that are measured end to end.
+    pub const MAX_MEASURED: usize = 8;
+
+    /// A router of the node `me`. The `seed` gives this node its own order of near-equal relays.
+    pub fn new(config: RouterConfig, me: NodeId, peers: Vec<PeerInfo>, seed: u64) -> Self {
+        let ids: Vec<_> = peers.iter().map(|peer| peer.id).collect();
+        let state = |info| PeerState {
+            info,
+            links: Vec::new(),
+            relayed: Vec::new(),
+            flaps: FlapTable::default(),
+            hop: Selection::default(),
+            by_metric: [Selection::default(); Metric::COUNT],
+        };
+        let scratch = Vec::with_capacity(Self::MAX_LINKS + peers.len());
+        Self {
+            database: LinkStateDatabase::new(me, &ids, config.advertisement_expiry),
+            config,
+            seed: seed ^ u64::from(me.0) << 16,
+            peers: peers.into_iter().map(state).collect(),
+            due: Instant::ZERO,
+            computed_at: Instant::ZERO,
+            generation: 0,
+            scratch,
+        }
+    }
+
+    /// What our own prober says of one direct link; `None` when there is no such link any more.
+    /// Give it every link to the peer, not only the best: the router chooses among them.
+    pub fn update_direct(
+        &mut self,
+        now: Instant,
+        peer: PeerIndex,
+        link: LinkId,
+        report: Option<LinkReport>,
+    ) {
+        let Some(state) = self.peers.get_mut(peer.usize()) else { return };
+        let before = put(&mut state.links, link, report, Self::MAX_LINKS);
+        self.touch(now, before, report);
+    }
+
+    /// What our own prober measures end to end on the path to `peer` through `relay`; `None` when
+    /// it is not measured any more. Overrides what is advertised. A report without any round trip
+    /// yet (`latency_us` of `u32::MAX`) counts as `None`.
+    pub fn update_relayed(
+        &mut self,
+        now: Instant,
+        peer: PeerIndex,
+        relay: PeerIndex,
+        report: Option<LinkReport>,
+    ) {
+        let report = report.filter(|report| report.latency_us != u32::MAX);
+        let Some(state) = self.peers.get_mut(peer.usize()) else { return };
+        let before = put(&mut state.relayed, relay, report, Self::MAX_MEASURED);
+        self.touch(now, before, report);
+    }
+
+    /// A part of an advertisement, from inside its origin's own tunnel. The result says what to
+    /// acknowledge.
+    pub fn apply(
+        &mut self,
+        now: Instant,
+        origin: PeerIndex,
+        part: &Advertisement,
+        entries: impl IntoIterator<Item = (NodeId, LinkReport)>,
+    ) -> Applied {
+        let applied = self.database.apply(now, origin, part, entries);
+        if applied.changed {
+            self.schedule(now, applied.urgent);
+        }
+        applied
+    }
+
+    fn touch(&mut self, now: Instant, before: Option<LinkReport>, after: Option<LinkReport>) {
+        if before != after {
+            let state = |report: Option<LinkReport>| report.map(|report| report.state);
+            self.schedule(now, state(before) != state(after));
+        }
+    }
+
+    fn schedule(&mut self, now: Instant, urgent: bool) {
+        let at = if urgent { now } else { now.max(self.computed_at + self.config.pause) };
+        self.due = self.due.min(at);
+    }
+
+    /// When to call [`Router::recompute`], and why.
+    pub const fn poll_timeout(&self) -> (Instant, &'static str) {
+        (self.due, "choose paths")
+    }
+
+    /// Chooses all paths anew; appends what changed to `events`.
+    pub fn recompute(&mut self, now: Instant, events: &mut Vec<RouteEvent>) {
+        self.computed_at = now;
+        self.due = now + self.config.idle_pause;
+        self.database.expire(now);
+        let mut changed = false;
+        // Links first: relayed paths begin with them.
+        for index in 0..self.peers.len() {
+            changed |= self.decide_hop(now, index);
+        }
+        for index in 0..self.peers.len() {
+            changed |= self.decide_paths(now, index, events);
+        }
+        self.generation += u64::from(changed);
+    }
+
+    fn decide_hop(&mut self, now: Instant, index: usize) -> bool {
+        let mut candidates = std::mem::take(&mut self.scratch);
+        candidates.clear();
+        self.gather_direct(index, &mut candidates);
+        self.weigh(now, index, Metric::Latency, &mut candidates);
+        let rules = self.rules(Metric::Latency);
+        let state = &mut self.peers[index];
+        let change = state.hop.decide(now, &rules, &candidates, shares_uplink);
+        if let Some(path) = change.failed {
+            state.flaps.failed(now, &self.config.flap, path);
+        }
+        self.scratch = candidates;
+        change.table
+    }
+
+    fn decide_paths(&mut self, now: Instant, index: usize, events: &mut Vec<RouteEvent>) -> bool {
+        let mut candidates = std::mem::take(&mut self.scratch);
+        candidates.clear();
+        self.gather_direct(index, &mut candidates);
+        self.gather_relayed(index, &mut candidates);
+        if !self.peers[index].flaps.is_empty() {
+            for candidate in &candidates {
+                let state = candidates::observed(candidate);
+                self.peers[index].flaps.observe(now, candidate.path, state);
+            }
+        }
+        let mut changed = false;
+        for metric in Metric::ALL {
+            self.weigh(now, index, metric, &mut candidates);
+            let rules = self.rules(metric);
+            let mut selection = self.peers[index].by_metric[metric.usize()];
+            let before = selection;
+            let shares = |a, b| self.share(a, b);
+            let change = selection.decide(now, &rules, &candidates, shares);
+            let state = &mut self.peers[index];
+            if let Some(path) = change.failed {
+                state.flaps.failed(now, &self.config.flap, path);
+            }
+            state.by_metric[metric.usize()] = selection;
+            changed |= change.table;
+            report(events, PeerIndex(index as u16), metric, &before, &selection);
+        }
+        self.scratch = candidates;
+        changed
+    }
+
+    const fn margin(&self, metric: Metric) -> Margin {
+        match metric {
+            Metric::Latency => self.config.hysteresis.latency,
+            Metric::Loss => self.config.hysteresis.loss,
+            Metric::Throughput => self.config.hysteresis.throughput,
+        }
+    }
+
+    const fn rules(&self, metric: Metric) -> Rules {
+        Rules { margin: self.margin(metric), hold_down: self.config.hysteresis.hold_down }
+    }
+
+    /// True when two paths use the same uplink of ours or, both being direct, of the peer.
+    fn share(&self, a: Path, b: Path) -> bool {
+        let first_hop = |path| match path {
+            Path::Direct(link) => Some(link.local),
+            Path::Via(relay) => {
+                self.peers.get(relay.usize()).and_then(PeerState::hop_link).map(|hop| hop.0.local)
+            }
+        };
+        shares_uplink(a, b) || first_hop(a) == first_hop(b)
+    }
+
+    /// The path for packets to `peer` now: the chosen one, or a detour while that is suspect.
+    pub fn path(&self, peer: PeerIndex, metric: Metric) -> Option<Path> {
+        self.peers.get(peer.usize())?.by_metric[metric.usize()].in_use()
+    }
+
+    /// The best other path, over other uplinks where there are any: for second copies. While
+    /// [`Router::path`] is a detour, it is the suspect path.
+    pub fn alternate(&self, peer: PeerIndex, metric: Metric) -> Option<Path> {
+        self.peers.get(peer.usize())?.by_metric[metric.usize()].alternate
+    }
+
+    /// The suspect path that [`Router::path`] is a detour around, if it is one.
+    pub fn suspected(&self, peer: PeerIndex, metric: Metric) -> Option<Path> {
+        let selection = &self.peers.get(peer.usize())?.by_metric[metric.usize()];
+        selection.detour.and(selection.chosen)
+    }
+
+    /// The direct link to use towards `peer`: for its own direct path, and as first hop of paths
+    /// through it.
+    pub fn link_to(&self, peer: PeerIndex) -> Option<LinkId> {
+        self.peers.get(peer.usize())?.hop_link().map(|hop| hop.0)
+    }
+
+    /// The report on that link: what we advertise of the peer. Down when there is no link.
+    pub fn direct_report(&self, peer: PeerIndex) -> LinkReport {
+        let down = LinkReport { latency_us: u32::MAX, ..LinkReport::default() };
+        let state = self.peers.get(peer.usize());
+        state.and_then(PeerState::hop_link).map_or(down, |hop| hop.1)
+    }
+
+    /// Grows whenever any path, alternate or link to use changed. Flows may cache a path with it.
+    pub const fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Relays towards `peer` that should be measured end to end, at most
+    /// [`Router::MAX_MEASURED`]: `true` for those in use or suspect, `false` for mere alternates.
+    pub fn relays_to_probe(&self, peer: PeerIndex, out: &mut Vec<(PeerIndex, bool)>) {
+        out.clear();
+        let Some(state) = self.peers.get(peer.usize()) else { return };
+        let used = state.by_metric.iter().flat_map(|s| [s.in_use(), s.chosen]);
+        let spare = state.by_metric.iter().map(|s| s.alternate);
+        let all = used.map(|path| (path, true)).chain(spare.map(|path| (path, false)));
+        for (path, in_use) in all {
+            if let Some(relay) = path.and_then(Path::relay)
+                && out.len() < Self::MAX_MEASURED
+                && !out.iter().any(|known| known.0 == relay)
+            {
+                out.push((relay, in_use));
+            }
+        }
+    }
+
+    /// What others advertise.
+    pub const fn database(&self) -> &LinkStateDatabase {
+        &self.database
+    }
+
+    /// All that led to the present choice. Allocates: not for each packet. `None` for no peer.
+    pub fn explain(&self, now: Instant, peer: PeerIndex, metric: Metric) -> Option<Explanation> {
+        let index = peer.usize();
+        let selection = self.peers.get(index)?.by_metric[metric.usize()];
+        let rules = self.rules(metric);
+        let mut candidates = Vec::new();
+        self.gather_direct(index, &mut candidates);
+        self.gather_relayed(index, &mut candidates);
+        self.weigh(now, index, metric, &mut candidates);
+        Some(Explanation {
+            peer,
+            metric,
+            chosen: selection.chosen,
+            in_use: selection.in_use(),
+            alternate: selection.alternate,
+            previous: selection.previous,
+            cause: selection.cause,
+            switched_at: selection.switched_at,
+            switches: selection.switches,
+            hold_down_until: selection.hold_down_until(&rules).filter(|until| *until > now),
+            margin: rules.margin,
+            candidates,
+        })
+    }
+}
+
+/// Sets, replaces or removes an entry of a small table ordered by key; says what was there. At the
+/// limit a new key is not taken.
+fn put<K: Copy + Ord>(
+    table: &mut Vec<(K, LinkReport)>,
+    key: K,
+    report: Option<LinkReport>,
+    max: usize,
+) -> Option<LinkReport> {
+    match (table.binary_search_by_key(&key, |entry| entry.0), report) {
+        (Ok(at), Some(report)) => Some(std::mem::replace(&mut table[at].1, report)),
+        (Ok(at), None) => Some(table.remove(at).1),
+        (Err(at), Some(report)) if table.len() < max => {
+            table.insert(at, (key, report));
+            None
+        }
+        (Err(_), _) => None,
+    }
+}
+
+fn shares_uplink(a: Path, b: Path) -> bool {
+    match (a, b) {
+        (Path::Direct(a), Path::Direct(b)) => a.local == b.local || a.remote == b.remote,
+        _ => false,
+    }
+}
+
+fn report(
+    events: &mut Vec<RouteEvent>,
+    peer: PeerIndex,
+    metric: Metric,
+    before: &Selection,
+    after: &Selection,
+) {
+    if let Some(cause) = after.cause
+        && before.chosen != after.chosen
+    {
+        let (from, to) = (before.chosen, after.chosen);
+        events.push(RouteEvent::Switched { peer, metric, from, to, cause });
+        return;
+    }
+    match (before.detour, after.detour, after.chosen) {
+        (None, Some(over), Some(around)) => {
+            events.push(RouteEvent::DetourBegun { peer, metric, around, over });
+        }
+        (Some(_), None, Some(back_on)) => {
+            events.push(RouteEvent::DetourEnded { peer, metric, back_on });
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests;

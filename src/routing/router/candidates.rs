@@ -1,0 +1,144 @@
+//! What could be used to reach a peer, and what it costs, before any preference for the present.
+
+use super::Router;
+use crate::id::PeerIndex;
+use crate::metric::{LinkReport, Liveness, Metric};
+use crate::path::Path;
+use crate::routing::cost::preference;
+use crate::routing::explain::{Candidate, Standing};
+use crate::time::Instant;
+
+impl Router {
+    pub(super) fn gather_direct(&self, index: usize, candidates: &mut Vec<Candidate>) {
+        let state = &self.peers[index];
+        let theirs = self.database.report_on_us(PeerIndex(index as u16));
+        for (id, ours) in &state.links {
+            let mut report = *ours;
+            // With several links we cannot tell which of them the peer speaks of.
+            if let (1, Some(theirs)) =
+                (state.links.len(), theirs.filter(|r| r.state != Liveness::Down))
+            {
+                // Whether it works is for our own probes to say, which come back all the way.
+                report = LinkReport { state: ours.state, ..ours.worse(theirs) };
+            }
+            let standing = match report.state {
+                Liveness::Up => Standing::Eligible,
+                Liveness::Suspect => Standing::StayOnly,
+                Liveness::Down => Standing::Down,
+            };
+            candidates.push(candidate(Path::Direct(*id), standing, report, false));
+        }
+    }
+
+    pub(super) fn gather_relayed(&self, index: usize, candidates: &mut Vec<Candidate>) {
+        for relay in (0..self.peers.len()).filter(|relay| *relay != index) {
+            let index_of_relay = PeerIndex(relay as u16);
+            let measured = self.peers[index].relayed.iter().find(|m| m.0 == index_of_relay);
+            let measured = measured.map(|measured| measured.1);
+            let (standing, report) = self.relayed(index, relay, measured);
+            let path = Path::Via(index_of_relay);
+            candidates.push(candidate(path, standing, report, measured.is_some()));
+        }
+    }
+
+    /// Standing and report of the path to `index` through `relay`.
+    fn relayed(
+        &self,
+        index: usize,
+        relay: usize,
+        measured: Option<LinkReport>,
+    ) -> (Standing, LinkReport) {
+        let unknown = LinkReport { latency_us: u32::MAX, ..LinkReport::default() };
+        let (to, via) = (PeerIndex(index as u16), PeerIndex(relay as u16));
+        if !self.peers[relay].info.may_relay {
+            return (Standing::MayNotRelay, unknown);
+        }
+        let hop = self.peers[relay].hop_link().map(|hop| hop.1);
+        let Some(hop) = hop.filter(|hop| hop.state != Liveness::Down) else {
+            return (Standing::RelayUnreachable, unknown);
+        };
+        let hop = match self.database.report_on_us(via) {
+            Some(theirs)
+                if theirs.state != Liveness::Down && self.peers[relay].links.len() == 1 =>
+            {
+                LinkReport { state: hop.state, ..hop.worse(theirs) }
+            }
+            _ => hop,
+        };
+        let advertised = self.database.link(via, to);
+        let sum = advertised.map(|advertised| hop.then(advertised));
+        // A path in use is judged end to end, whatever anyone advertises; only our own first hop
+        // may tell of trouble earlier.
+        let measured = measured.map(|m| LinkReport { state: m.state.max(hop.state), ..m });
+        let Some(report) = measured.or(sum) else { return (Standing::NotAdvertised, unknown) };
+        let standing = match (report.state, advertised.map(|a| a.state)) {
+            (Liveness::Down, Some(Liveness::Down)) => Standing::AdvertisedDown,
+            (Liveness::Down, _) => Standing::Down,
+            (Liveness::Suspect, _) => Standing::StayOnly,
+            (Liveness::Up, Some(Liveness::Up)) if self.database.spare_relay_kbit(via) == 0 => {
+                Standing::RelayFull
+            }
+            (Liveness::Up, Some(Liveness::Up)) => Standing::Eligible,
+            (Liveness::Up, _) => Standing::StayOnly,
+        };
+        (standing, report)
+    }
+
+    /// Costs, ranks and back-offs under one metric.
+    pub(super) fn weigh(
+        &self,
+        now: Instant,
+        index: usize,
+        metric: Metric,
+        candidates: &mut [Candidate],
+    ) {
+        let state = &self.peers[index];
+        let mut least = f64::INFINITY;
+        for candidate in &mut *candidates {
+            candidate.cost = self.config.cost.cost(metric, &candidate.report);
+            if candidate.standing == Standing::Eligible {
+                least = least.min(candidate.cost);
+            }
+        }
+        let near = if least.is_finite() { self.margin(metric).near(least) } else { 0.0 };
+        for candidate in candidates {
+            let preference = candidate.path.relay().map_or(0.0, |relay| {
+                preference(self.seed, state.info.id.0, self.peers[relay.usize()].info.id.0)
+            });
+            candidate.rank = candidate.cost + near * preference;
+            candidate.barred_until =
+                state.flaps.barred_until(now, &self.config.flap, candidate.path);
+            candidate.failures = state.flaps.failures(candidate.path);
+        }
+    }
+}
+
+const fn candidate(
+    path: Path,
+    standing: Standing,
+    report: LinkReport,
+    measured: bool,
+) -> Candidate {
+    Candidate {
+        path,
+        standing,
+        report,
+        measured,
+        cost: 0.0,
+        rank: 0.0,
+        barred_until: None,
+        failures: 0,
+    }
+}
+
+/// What a candidate's state says about flapping: one that is not usable has failed.
+pub(super) const fn observed(candidate: &Candidate) -> Liveness {
+    match candidate.standing {
+        Standing::Eligible => Liveness::Up,
+        Standing::StayOnly | Standing::MayNotRelay | Standing::RelayFull => Liveness::Suspect,
+        Standing::Down
+        | Standing::RelayUnreachable
+        | Standing::NotAdvertised
+        | Standing::AdvertisedDown => Liveness::Down,
+    }
+}

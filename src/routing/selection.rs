@@ -1,0 +1,149 @@
+//! One decision, kept: which path serves one peer under one metric.
+
+use super::explain::{Candidate, Standing};
+use super::hysteresis::{Margin, SwitchCause};
+use crate::metric::Liveness;
+use crate::path::Path;
+use crate::time::Instant;
+
+/// What a decision is made by, besides the candidates.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rules {
+    pub(super) margin: Margin,
+    pub(super) hold_down: std::time::Duration,
+}
+
+/// The path that is decided on, and the one that is used at the moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Selection {
+    pub(super) chosen: Option<Path>,
+    /// Used instead while the chosen path is suspect.
+    pub(super) detour: Option<Path>,
+    pub(super) alternate: Option<Path>,
+    pub(super) previous: Option<Path>,
+    pub(super) switched_at: Option<Instant>,
+    pub(super) cause: Option<SwitchCause>,
+    pub(super) switches: u32,
+}
+
+/// What a decision changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Change {
+    /// The path that was chosen before failed.
+    pub(super) failed: Option<Path>,
+    pub(super) switched: bool,
+    /// The path in use or the alternate is another one.
+    pub(super) table: bool,
+}
+
+impl Selection {
+    pub(super) fn in_use(&self) -> Option<Path> {
+        self.detour.or(self.chosen)
+    }
+
+    /// Decides anew. `shares(a, b)` tells whether two paths can fail together at our or the peer's
+    /// uplink; the alternate avoids it where possible.
+    pub(super) fn decide(
+        &mut self,
+        now: Instant,
+        rules: &Rules,
+        candidates: &[Candidate],
+        shares: impl Fn(Path, Path) -> bool,
+    ) -> Change {
+        let before = (self.in_use(), self.alternate);
+        let current = self.chosen.and_then(|path| candidates.iter().find(|c| c.path == path));
+        let current = current.filter(|current| current.standing.is_usable());
+        let mut change = Change::default();
+        match current {
+            Some(current) if current.report.state == Liveness::Up => {
+                let rival =
+                    best(candidates, |c| c.path != current.path && c.barred_until.is_none());
+                if let Some(rival) = rival
+                    && rules.margin.beaten(current.rank, rival.rank)
+                    && self.hold_down_until(rules).is_none_or(|until| now >= until)
+                {
+                    self.switch(now, Some(rival.path), SwitchCause::Better);
+                    change.switched = true;
+                }
+            }
+            Some(_) => {}
+            None => {
+                change.failed = self.chosen;
+                let next = self.replacement(rules, candidates);
+                if next.is_some() || self.chosen.is_some() {
+                    let first = self.cause.is_none();
+                    let cause = if first { SwitchCause::First } else { SwitchCause::Outage };
+                    self.switch(now, next, cause);
+                    change.switched = true;
+                }
+            }
+        }
+        self.alternate = self.chosen.and_then(|path| alternate(candidates, path, shares));
+        let suspect = self.chosen.is_some_and(|path| {
+            candidates.iter().any(|c| c.path == path && c.report.state != Liveness::Up)
+        });
+        self.detour = if suspect { self.alternate } else { None };
+        if self.detour.is_some() {
+            // The other way round: what packets would go back to.
+            self.alternate = self.chosen;
+        }
+        change.table = before != (self.in_use(), self.alternate);
+        change
+    }
+
+    /// What takes the place of a path that failed: the detour that is already used, unless another
+    /// one is clearly better; a path that failed itself not long ago only if there is no other; and
+    /// rather a suspect one than none, as far as we know it ourselves.
+    fn replacement(&self, rules: &Rules, candidates: &[Candidate]) -> Option<Path> {
+        let unbarred = best(candidates, |c| c.barred_until.is_none());
+        let detour = candidates
+            .iter()
+            .find(|c| Some(c.path) == self.detour && c.standing == Standing::Eligible);
+        if let (Some(best), Some(detour)) = (unbarred, detour)
+            && !rules.margin.beaten(detour.rank, best.rank)
+        {
+            return Some(detour.path);
+        }
+        let known = |c: &&Candidate| c.measured || c.path.relay().is_none();
+        let usable = |c: &&Candidate| c.standing.is_usable() && known(c);
+        let last = || candidates.iter().filter(usable).min_by(by_rank);
+        unbarred.or_else(|| best(candidates, |_| true)).or_else(last).map(|c| c.path)
+    }
+
+    fn switch(&mut self, now: Instant, to: Option<Path>, cause: SwitchCause) {
+        if cause != SwitchCause::First {
+            self.switches = self.switches.wrapping_add(1);
+        }
+        self.previous = self.chosen;
+        self.chosen = to;
+        self.switched_at = Some(now);
+        self.cause = Some(cause);
+    }
+
+    /// Until when a merely better path is not moved to. The first choice is made with what is known
+    /// first, and may be corrected at once.
+    pub(super) fn hold_down_until(&self, rules: &Rules) -> Option<Instant> {
+        let held = self.cause.is_some_and(|cause| cause != SwitchCause::First);
+        self.switched_at.filter(|_| held).map(|at| at + rules.hold_down)
+    }
+}
+
+/// The eligible candidate of least rank among those that `allowed` admits; the first of equals.
+fn best(candidates: &[Candidate], allowed: impl Fn(&Candidate) -> bool) -> Option<&Candidate> {
+    let eligible = |c: &&Candidate| c.standing == Standing::Eligible && allowed(c);
+    candidates.iter().filter(eligible).min_by(by_rank)
+}
+
+fn by_rank(a: &&Candidate, b: &&Candidate) -> std::cmp::Ordering {
+    a.rank.total_cmp(&b.rank)
+}
+
+/// The best other path, one that shares nothing with `path` if there is any.
+fn alternate(
+    candidates: &[Candidate],
+    path: Path,
+    shares: impl Fn(Path, Path) -> bool,
+) -> Option<Path> {
+    let disjoint = best(candidates, |c| c.path != path && !shares(path, c.path));
+    disjoint.or_else(|| best(candidates, |c| c.path != path)).map(|c| c.path)
+}
