@@ -396,6 +396,25 @@ events:
     }
 
     #[test]
+    fn the_example_is_right_and_shows_every_key() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/wan.yaml");
+        let scenario = Scenario::load(&path).unwrap();
+        assert_eq!(scenario.events.len(), 3 + 4);
+        let text = std::fs::read_to_string(&path).unwrap();
+        let yaml: serde_yaml::Value = serde_yaml::from_str(&text).unwrap();
+        let shows = |place: &serde_yaml::Value, all: serde_yaml::Value| {
+            for key in all.as_mapping().unwrap().keys() {
+                assert!(place.get(key).is_some(), "the example lacks {key:?}");
+            }
+        };
+        shows(&yaml, serde_yaml::to_value(&scenario).unwrap());
+        shows(&yaml["default"], serde_yaml::to_value(LinkParams::default()).unwrap());
+        shows(&yaml["sites"]["mit"], serde_yaml::to_value(&scenario.sites["mit"]).unwrap());
+        shows(&yaml["guard"], serde_yaml::to_value(&scenario.guard).unwrap());
+        shows(&yaml["scheduling"], serde_yaml::to_value(&scenario.scheduling).unwrap());
+    }
+
+    #[test]
     fn mistakes_are_named() {
         let error = |change: fn(&mut Scenario)| {
             let mut scenario = scenario();
