@@ -9,13 +9,16 @@
 //! - [`rewrite`]: addresses, ports, hop limit, DSCP and ECN in place, also inside ICMP errors.
 //! - [`icmp`]: the errors that a router owes (RFC 1812, RFC 4443).
 //! - [`Segmenter`]: a TUN frame into packets for the tunnel; [`Coalescer`] is its inverse.
-//! - [`fragment`]: an IPv4 packet into fragments (RFC 791).
+//! - [`Fragmenter`]: an IPv4 packet into fragments (RFC 791).
 //!
 //! [`Vnet`] says what a TUN frame still lacks: a super-packet is cut, a partial checksum completed,
 //! by whoever takes the frame off the host.
 
 pub mod checksum;
+mod coalesce;
 mod ecn;
+mod fragment;
+pub mod icmp;
 mod parse;
 pub mod rewrite;
 mod segment;
@@ -23,7 +26,9 @@ mod segment;
 pub(crate) mod testing;
 mod vnet;
 
+pub use coalesce::{Coalescer, Offload};
 pub use ecn::Ecn;
+pub use fragment::Fragmenter;
 pub use parse::{Fragment, Headers, IcmpKind, MAX_EXTENSIONS, Ports, protocol, tcp_flag};
 pub use segment::Segmenter;
 pub use vnet::{Gso, VNET_LEN, Vnet};

@@ -374,7 +374,7 @@ mod tests {
         assert_eq!(cut(&syn, vnet, 1_500), bad);
         let (many, vnet) = train(&Sample::tcp(false, 5, tcp_flag::ACK, &[1; 2_000]), 1);
         assert_eq!(cut(&many, vnet, 1_500), bad);
-        let mut wrong_len = udp.clone();
+        let mut wrong_len = udp;
         wrong_len[45] -= 1;
         assert_eq!(cut(&wrong_len, udp_vnet, 1_500), bad);
     }

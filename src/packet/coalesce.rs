@@ -1,0 +1,709 @@
+//! Packets that came out of the tunnel into super-packets for the TUN (what GRO does).
+//!
+//! Only positions are kept: a train is its first packet, whose header is patched where it lies in
+//! the receive buffer, and the payload ranges of the packets that follow it. The rules are those of
+//! GRO in Linux: a train taken apart again gives the same packets, but for the identification of
+//! IPv4 packets that may not be fragmented, which means nothing (RFC 6864).
+
+use super::checksum::{self, put};
+use super::{Gso, Headers, Vnet, protocol, tcp_flag};
+use crate::batch::{Output, Part, RxBatch, TunWrite};
+
+const NO_HASH: u32 = 0;
+const IPV4_LEN: usize = 2;
+const IPV4_ID: usize = 4;
+const IPV6_LEN: usize = 4;
+const IPV6_HEADER_LEN: u32 = 40;
+const TCP_HEADER_LEN: usize = 20;
+const TCP_SEQ: usize = 4;
+const TCP_FLAGS: usize = 13;
+const TCP_CHECKSUM: usize = 16;
+const UDP_LEN: usize = 4;
+const UDP_CHECKSUM: usize = 6;
+
+/// Flags with which a segment ends its train.
+const ENDING: u8 = tcp_flag::FIN | tcp_flag::PSH;
+/// Flags that a segment of a train may have.
+const ALLOWED: u8 = ENDING | tcp_flag::ACK | tcp_flag::ECE | tcp_flag::CWR;
+
+/// Which super-packets the TUN takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offload {
+    /// TCP over IPv4 and IPv6.
+    pub tcp: bool,
+    /// UDP (not before Linux 6.2).
+    pub udp: bool,
+}
+
+/// One super-packet under way.
+#[derive(Debug)]
+struct Train {
+    first: Part,
+    headers: Headers,
+    /// Payload bytes of each packet but the last.
+    segment_size: u32,
+    /// Length of the super-packet.
+    total_len: u32,
+    /// What the next packet must have.
+    next_seq: u32,
+    next_id: u16,
+    /// Flags of the last packet.
+    last_flags: u8,
+    /// The first packet's checksum is known to be right.
+    checksum_ok: bool,
+    /// Payloads of the packets behind the first one.
+    parts: Vec<Part>,
+}
+
+/// Merges the packets of one turn, given in the order of arrival, into as few TUN writes as
+/// possible. Within a flow the order is kept; between flows it may change.
+#[derive(Debug)]
+pub struct Coalescer {
+    trains: Vec<Train>,
+    /// A hash of each train's flow, beside each other for a quick search.
+    hashes: [u32; Self::MAX_FLOWS],
+    used: usize,
+    victim: usize,
+    offload: Offload,
+}
+
+impl Coalescer {
+    /// Most flows at a time; one more makes an older one leave.
+    pub const MAX_FLOWS: usize = 64;
+    /// Most packets in one super-packet: enough for 64 KiB of segments of 536 bytes.
+    pub const MAX_PACKETS: usize = 128;
+    /// Longest super-packet.
+    pub const MAX_LEN: u32 = 65_535;
+
+    /// Empty. Allocates all that it ever needs.
+    pub fn new(offload: Offload) -> Self {
+        let nothing = Part { slot: 0, start: 0, end: 0 };
+        let trains = (0..Self::MAX_FLOWS)
+            .map(|_| Train {
+                first: nothing,
+                headers: NO_HEADERS,
+                segment_size: 0,
+                total_len: 0,
+                next_seq: 0,
+                next_id: 0,
+                last_flags: 0,
+                checksum_ok: false,
+                parts: Vec::with_capacity(Self::MAX_PACKETS),
+            })
+            .collect();
+        Self { trains, hashes: [NO_HASH; Self::MAX_FLOWS], used: 0, victim: 0, offload }
+    }
+
+    /// Changes which super-packets are made, for a kernel that refused one. What is under way is
+    /// not affected.
+    pub fn set_offload(&mut self, offload: Offload) {
+        self.offload = offload;
+    }
+
+    /// Takes a packet that lies at `at` in a receive buffer and was parsed to `headers`.
+    ///
+    /// `checksum_ok` says that the upper-layer checksum need not be verified, because the packet
+    /// is authentic and its sender vouches for it. A packet that is not to be merged is written as
+    /// it is, behind those of its flow that came before.
+    pub fn push(
+        &mut self,
+        rx: &mut RxBatch,
+        out: &mut Output,
+        at: Part,
+        headers: &Headers,
+        checksum_ok: bool,
+    ) {
+        let at = Part { end: at.start + headers.total_len, ..at };
+        let Some(packet) = bytes(rx, at) else {
+            debug_assert!(false, "the packet lies in no receive buffer");
+            return;
+        };
+        if headers.ports.is_none() || headers.fragment.is_some() {
+            // A fragment does not say to which flow it belongs.
+            self.flush_between(rx, out, headers);
+            return write(out, at, headers.is_ipv6());
+        }
+        let mergeable = self.is_mergeable(packet, headers);
+        let hash = flow_hash(headers);
+        if let Some(index) = self.find(hash, headers) {
+            if mergeable && self.trains[index].append(rx, at, headers, checksum_ok) {
+                if self.trains[index].is_complete() {
+                    self.emit(index, rx, out);
+                }
+                return;
+            }
+            self.emit(index, rx, out);
+        }
+        if !mergeable || headers.tcp_flags & ENDING != 0 {
+            return write(out, at, headers.is_ipv6());
+        }
+        self.begin(rx, out, at, hash, headers, checksum_ok);
+    }
+
+    /// Writes out all that is under way; to be called before the receive buffers are reused.
+    pub fn flush(&mut self, rx: &mut RxBatch, out: &mut Output) {
+        for train in &mut self.trains[..self.used] {
+            train.write(rx, out);
+        }
+        self.used = 0;
+    }
+
+    /// True when nothing is under way.
+    pub const fn is_empty(&self) -> bool {
+        self.used == 0
+    }
+
+    /// True for a packet that may be part of a train at all.
+    fn is_mergeable(&self, packet: &[u8], headers: &Headers) -> bool {
+        if headers.has_options || headers.payload_len() == 0 {
+            return false;
+        }
+        match headers.protocol {
+            protocol::TCP => {
+                let flags = headers.tcp_flags;
+                self.offload.tcp && flags & tcp_flag::ACK != 0 && flags & !ALLOWED == 0
+            }
+            protocol::UDP => {
+                let l4 = usize::from(headers.l4);
+                let len = checksum::get(packet, l4 + UDP_LEN).map(usize::from);
+                self.offload.udp
+                    && len == Some(headers.payload_len() + 8)
+                    && checksum::get(packet, l4 + UDP_CHECKSUM) != Some(0)
+            }
+            _ => false,
+        }
+    }
+
+    fn find(&self, hash: u32, headers: &Headers) -> Option<usize> {
+        let hashes = self.hashes.get(..self.used)?;
+        let same = |train: &Train| {
+            train.headers.ports == headers.ports
+                && train.headers.protocol == headers.protocol
+                && train.headers.source == headers.source
+                && train.headers.destination == headers.destination
+        };
+        let matches = |(index, &found): (usize, &u32)| found == hash && same(&self.trains[index]);
+        hashes.iter().enumerate().position(matches)
+    }
+
+    fn begin(
+        &mut self,
+        rx: &mut RxBatch,
+        out: &mut Output,
+        at: Part,
+        hash: u32,
+        headers: &Headers,
+        checksum_ok: bool,
+    ) {
+        if self.used == Self::MAX_FLOWS {
+            self.victim = (self.victim + 1) % Self::MAX_FLOWS;
+            self.emit(self.victim, rx, out);
+        }
+        let Some(packet) = bytes(rx, at) else { return };
+        let train = &mut self.trains[self.used];
+        self.hashes[self.used] = hash;
+        self.used += 1;
+        train.first = at;
+        train.headers = *headers;
+        train.segment_size = headers.payload_len() as u32;
+        train.total_len = headers.total_len;
+        train.next_seq = seq_of(packet, headers).wrapping_add(headers.payload_len() as u32);
+        train.next_id = checksum::get(packet, IPV4_ID).unwrap_or(0).wrapping_add(1);
+        train.last_flags = headers.tcp_flags;
+        train.checksum_ok = checksum_ok;
+        train.parts.clear();
+    }
+
+    /// Writes out the trains between the two hosts of `headers`.
+    fn flush_between(&mut self, rx: &mut RxBatch, out: &mut Output, headers: &Headers) {
+        for index in (0..self.used).rev() {
+            let train = &self.trains[index].headers;
+            if train.source == headers.source && train.destination == headers.destination {
+                self.emit(index, rx, out);
+            }
+        }
+    }
+
+    /// Writes out one train; the last one takes its place in the table.
+    fn emit(&mut self, index: usize, rx: &mut RxBatch, out: &mut Output) {
+        self.trains[index].write(rx, out);
+        self.used -= 1;
+        self.trains.swap(index, self.used);
+        self.hashes.swap(index, self.used);
+    }
+}
+
+impl Train {
+    /// Appends the packet if it continues the train; its flow is known to be the same.
+    fn append(&mut self, rx: &RxBatch, at: Part, headers: &Headers, checksum_ok: bool) -> bool {
+        let len = headers.payload_len() as u32;
+        if len > self.segment_size
+            || self.total_len + len > Coalescer::MAX_LEN
+            || headers.payload != self.headers.payload
+        {
+            return false;
+        }
+        let (Some(first), Some(packet)) = (bytes(rx, self.first), bytes(rx, at)) else {
+            return false;
+        };
+        if !self.continues(first, packet, headers) {
+            return false;
+        }
+        if !self.checksum_ok {
+            self.checksum_ok = checksum::is_right(first, &self.headers);
+        }
+        if !self.checksum_ok || !(checksum_ok || checksum::is_right(packet, headers)) {
+            return false;
+        }
+        self.parts.push(Part { start: at.start + u32::from(headers.payload), ..at });
+        self.total_len += len;
+        self.next_seq = self.next_seq.wrapping_add(len);
+        self.next_id = self.next_id.wrapping_add(1);
+        self.last_flags = headers.tcp_flags;
+        true
+    }
+
+    /// True when the headers differ only where those of two successive segments may.
+    fn continues(&self, first: &[u8], packet: &[u8], headers: &Headers) -> bool {
+        let ip = if headers.is_ipv6() {
+            // Version, traffic class, flow label; next header and hop limit.
+            first[..4] == packet[..4] && first[6..8] == packet[6..8]
+        } else {
+            let in_order = checksum::get(packet, IPV4_ID) == Some(self.next_id);
+            first[..2] == packet[..2]
+                && first[6..10] == packet[6..10]
+                && (headers.dont_fragment || in_order)
+        };
+        if headers.protocol != protocol::TCP {
+            return ip;
+        }
+        let (first, packet) = (&first[headers.l4.into()..], &packet[headers.l4.into()..]);
+        let options = TCP_HEADER_LEN..usize::from(headers.payload - headers.l4);
+        let flags = headers.tcp_flags;
+        ip && tcp_seq(packet) == self.next_seq
+            && flags & tcp_flag::CWR == 0
+            && (flags ^ self.headers.tcp_flags) & !(ENDING | tcp_flag::CWR) == 0
+            // Acknowledgement and header length; window; urgent pointer; options.
+            && first[8..13] == packet[8..13]
+            && first[14..16] == packet[14..16]
+            && first[18..20] == packet[18..20]
+            && first[options.clone()] == packet[options]
+    }
+
+    fn write(&mut self, rx: &mut RxBatch, out: &mut Output) {
+        if self.parts.is_empty() {
+            return write(out, self.first, self.headers.is_ipv6());
+        }
+        let vnet = self.patch_header(rx);
+        let first = out.parts.len();
+        out.parts.push(self.first);
+        out.parts.extend_from_slice(&self.parts);
+        out.tun_writes.push(TunWrite {
+            vnet,
+            ipv6: self.headers.is_ipv6(),
+            parts: first..out.parts.len(),
+            segments: self.parts.len() as u32 + 1,
+        });
+    }
+
+    /// True when nothing may follow.
+    fn is_complete(&self) -> bool {
+        let last = self.parts.last().map_or(self.segment_size, |part| part.end - part.start);
+        last < self.segment_size
+            || self.last_flags & ENDING != 0
+            || self.parts.len() + 1 >= Coalescer::MAX_PACKETS
+    }
+
+    /// Makes the first packet's header that of the super-packet, with a partial checksum.
+    fn patch_header(&mut self, rx: &mut RxBatch) -> Vnet {
+        let headers = &self.headers;
+        let l4 = usize::from(headers.l4);
+        let upper_len = self.total_len - u32::from(headers.l4);
+        let Headers { source, destination, protocol, .. } = *headers;
+        let partial = checksum::pseudo_header(source, destination, protocol, upper_len).fold();
+        let tcp = protocol == protocol::TCP;
+        let offset = if tcp { TCP_CHECKSUM } else { UDP_CHECKSUM };
+        if let Some(packet) = bytes_mut(rx, self.first) {
+            if headers.is_ipv6() {
+                put(packet, IPV6_LEN, (self.total_len - IPV6_HEADER_LEN) as u16);
+            } else {
+                put(packet, IPV4_LEN, self.total_len as u16);
+                checksum::fill_ipv4(&mut packet[..l4]);
+            }
+            if tcp {
+                packet[l4 + TCP_FLAGS] |= self.last_flags & ENDING;
+            } else {
+                put(packet, l4 + UDP_LEN, upper_len as u16);
+            }
+            put(packet, l4 + offset, partial);
+        }
+        let ecn = headers.tcp_flags & tcp_flag::CWR != 0;
+        Vnet {
+            needs_checksum: true,
+            gso: if tcp { Gso::Tcp { ecn } } else { Gso::Udp },
+            header_len: headers.payload,
+            segment_size: self.segment_size as u16,
+            checksum_start: headers.l4,
+            checksum_offset: offset as u16,
+        }
+    }
+}
+
+/// Stands in an unused entry of the table.
+const NO_HEADERS: Headers = Headers {
+    source: std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
+    destination: std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED),
+    protocol: 0,
+    l4: 0,
+    payload: 0,
+    total_len: 0,
+    fragment: None,
+    ports: None,
+    icmp: None,
+    tcp_flags: 0,
+    tos: 0,
+    dont_fragment: false,
+    hop_limit: 0,
+    has_options: false,
+};
+
+/// Writes one packet as it is, with complete checksums.
+fn write(out: &mut Output, at: Part, ipv6: bool) {
+    let first = out.parts.len();
+    out.parts.push(at);
+    let vnet = Vnet::default();
+    out.tun_writes.push(TunWrite { vnet, ipv6, parts: first..first + 1, segments: 1 });
+}
+
+fn bytes(rx: &RxBatch, at: Part) -> Option<&[u8]> {
+    rx.slots.get(usize::from(at.slot))?.buffer.get(at.start as usize..at.end as usize)
+}
+
+fn bytes_mut(rx: &mut RxBatch, at: Part) -> Option<&mut [u8]> {
+    rx.slots.get_mut(usize::from(at.slot))?.buffer.get_mut(at.start as usize..at.end as usize)
+}
+
+fn seq_of(packet: &[u8], headers: &Headers) -> u32 {
+    match packet.get(headers.l4.into()..) {
+        Some(tcp) if headers.protocol == protocol::TCP => tcp_seq(tcp),
+        _ => 0,
+    }
+}
+
+fn tcp_seq(tcp: &[u8]) -> u32 {
+    tcp.get(TCP_SEQ..).and_then(<[u8]>::first_chunk).map_or(0, |seq| u32::from_be_bytes(*seq))
+}
+
+/// Spreads flows; whoever makes them collide gains nothing but longer comparisons.
+fn flow_hash(headers: &Headers) -> u32 {
+    let fold = |address: std::net::IpAddr| match address {
+        std::net::IpAddr::V4(address) => u64::from(address.to_bits()),
+        std::net::IpAddr::V6(address) => {
+            let bits = address.to_bits();
+            (bits >> 64) as u64 ^ (bits as u64).rotate_left(17)
+        }
+    };
+    let ports = headers.ports.map_or(0, |ports| u32::from(ports.src) << 16 | u32::from(ports.dst));
+    let key = fold(headers.source).rotate_left(29)
+        ^ fold(headers.destination)
+        ^ u64::from(ports) << 24
+        ^ u64::from(headers.protocol);
+    (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::packet::Segmenter;
+    use crate::packet::testing::{Sample, Upper, assert_checksums};
+
+    const ALL: Offload = Offload { tcp: true, udp: true };
+
+    /// A coalescer with the buffers around it.
+    struct Bench {
+        rx: RxBatch,
+        out: Output,
+        coalescer: Coalescer,
+        ends: [u32; 2],
+        pushed: usize,
+    }
+
+    impl Bench {
+        fn new(offload: Offload) -> Self {
+            let (rx, out) = (RxBatch::new(2), Output::new(1));
+            Self { rx, out, coalescer: Coalescer::new(offload), ends: [0; 2], pushed: 0 }
+        }
+
+        fn push(&mut self, packet: &[u8], checksum_ok: bool) {
+            // Several in a row in one receive buffer, some bytes between them.
+            let slot = self.pushed / 5 % 2;
+            let start = self.ends[slot] + 48;
+            let end = start + packet.len() as u32;
+            self.rx.slots[slot].buffer[start as usize..end as usize].copy_from_slice(packet);
+            (self.ends[slot], self.pushed) = (end, self.pushed + 1);
+            let at = Part { slot: slot as u16, start, end };
+            let headers = Headers::parse(packet).unwrap();
+            self.coalescer.push(&mut self.rx, &mut self.out, at, &headers, checksum_ok);
+        }
+
+        /// Each TUN write: its offload header, its bytes, its number of packets.
+        fn finish(mut self) -> Vec<(Vnet, Vec<u8>, u32)> {
+            self.coalescer.flush(&mut self.rx, &mut self.out);
+            assert!(self.coalescer.is_empty());
+            let writes = self.out.tun_writes.iter().map(|write| {
+                let parts = self.out.parts[write.parts.clone()].iter();
+                let frame: Vec<u8> =
+                    parts.flat_map(|&part| self.out.part(&self.rx, part)).copied().collect();
+                assert_eq!(write.ipv6, frame[0] >> 4 == 6);
+                (write.vnet, frame, write.segments)
+            });
+            writes.collect()
+        }
+    }
+
+    fn segments((vnet, frame, count): &(Vnet, Vec<u8>, u32)) -> Vec<Vec<u8>> {
+        let headers = Headers::parse(frame).unwrap();
+        assert_eq!(headers.total_len as usize, frame.len());
+        assert!(checksum::ipv4_is_right(frame, &headers));
+        let segmenter = Segmenter::new(frame, &headers, *vnet, usize::MAX).unwrap();
+        assert_eq!(segmenter.count(), *count as usize);
+        let packets = (0..segmenter.count()).map(|index| {
+            let mut packet = vec![0; segmenter.segment_len(index)];
+            segmenter.write(index, &mut packet);
+            packet
+        });
+        packets.collect()
+    }
+
+    /// TCP segments of `lens` bytes in sequence, the last one with PSH.
+    fn tcp_train(ipv6: bool, lens: &[usize]) -> Vec<Vec<u8>> {
+        let mut seq = u32::MAX - 150;
+        let mut packets = vec![];
+        for (i, &len) in lens.iter().enumerate() {
+            let last = i + 1 == lens.len();
+            let flags = tcp_flag::ACK | if last { tcp_flag::PSH } else { 0 };
+            let mut sample = Sample::tcp(ipv6, seq, flags, &vec![i as u8; len]);
+            sample.id = 7 + i as u16;
+            packets.push(sample.bytes());
+            seq = seq.wrapping_add(len as u32);
+        }
+        packets
+    }
+
+    #[test]
+    fn segments_in_sequence_become_one_write_and_come_back_as_they_were() {
+        for ipv6 in [false, true] {
+            let packets = tcp_train(ipv6, &[100, 100, 100, 60]);
+            let mut bench = Bench::new(ALL);
+            packets.iter().for_each(|packet| bench.push(packet, false));
+            let writes = bench.finish();
+            assert_eq!(writes.len(), 1);
+            let (vnet, frame, count) = &writes[0];
+            assert_eq!((vnet.gso, vnet.segment_size, *count), (Gso::Tcp { ecn: false }, 100, 4));
+            assert_eq!(vnet.header_len as usize + 360, frame.len());
+            let headers = Headers::parse(frame).unwrap();
+            assert!(checksum::is_partial(&headers, vnet));
+            let mut completed = frame.clone();
+            checksum::complete_partial(&mut completed, &headers, vnet).unwrap();
+            assert_checksums(&completed);
+            assert_eq!(segments(&writes[0]), packets);
+        }
+    }
+
+    #[test]
+    fn datagrams_of_one_size_become_one_write_until_a_shorter_one() {
+        for ipv6 in [false, true] {
+            let mut bench = Bench::new(ALL);
+            let mut packets = vec![];
+            for (i, len) in [80, 80, 30, 80, 90].into_iter().enumerate() {
+                let mut sample = Sample::udp(ipv6, &vec![i as u8; len]);
+                (sample.id, sample.dont_fragment) = (7 + i as u16, false);
+                packets.push(sample.bytes());
+                bench.push(packets.last().unwrap(), false);
+            }
+            let writes = bench.finish();
+            let shape: Vec<_> = writes.iter().map(|(vnet, _, n)| (vnet.gso, *n)).collect();
+            assert_eq!(shape, [(Gso::Udp, 3), (Gso::None, 1), (Gso::None, 1)]);
+            assert_eq!(writes.iter().flat_map(segments).collect::<Vec<_>>(), packets);
+        }
+    }
+
+    #[test]
+    fn what_is_switched_off_is_not_merged() {
+        for (tcp, udp) in [(false, true), (true, false)] {
+            let mut bench = Bench::new(Offload { tcp, udp });
+            tcp_train(false, &[50, 50]).iter().for_each(|packet| bench.push(packet, false));
+            for id in 7..9 {
+                let sample = Sample { id, ..Sample::udp(true, &[1; 50]) };
+                bench.push(&sample.bytes(), false);
+            }
+            let counts: Vec<_> = bench.finish().iter().map(|(_, _, n)| *n).collect();
+            assert_eq!(counts.len(), 3);
+            assert_eq!(counts.contains(&2), tcp || udp);
+        }
+    }
+
+    #[test]
+    fn a_wrong_checksum_keeps_a_packet_out_of_trains_unless_it_is_vouched_for() {
+        let mut packets = tcp_train(false, &[50, 50, 50]);
+        packets[1][60] ^= 1;
+        for (vouched, expected) in [(false, vec![1, 1, 1]), (true, vec![3])] {
+            let mut bench = Bench::new(ALL);
+            packets.iter().for_each(|packet| bench.push(packet, vouched));
+            let writes = bench.finish();
+            assert_eq!(writes.iter().map(|write| write.2).collect::<Vec<_>>(), expected);
+            if !vouched {
+                assert_eq!(writes[1].1, packets[1], "the receiver judges it");
+            }
+        }
+    }
+
+    #[test]
+    fn a_udp_checksum_of_none_stays_none() {
+        let mut bench = Bench::new(ALL);
+        let mut packet = Sample::udp(false, &[1; 50]).bytes();
+        put(&mut packet, 26, 0);
+        for _ in 0..2 {
+            bench.push(&packet, true);
+        }
+        let writes = bench.finish();
+        assert_eq!(writes.iter().map(|write| write.2).collect::<Vec<_>>(), [1, 1]);
+        assert_eq!(writes[0].1, packet);
+    }
+
+    #[test]
+    fn a_fragment_comes_behind_what_its_hosts_sent_before() {
+        let mut bench = Bench::new(ALL);
+        let before = tcp_train(false, &[50, 50, 50])[..2].to_vec();
+        before.iter().for_each(|packet| bench.push(packet, false));
+        let mut fragment = Sample::udp(false, &[1; 64]).bytes();
+        fragment[7] = 8;
+        bench.push(&fragment, false);
+        let writes = bench.finish();
+        assert_eq!(writes.iter().map(|write| write.2).collect::<Vec<_>>(), [2, 1]);
+        assert_eq!(writes[1].1, fragment);
+    }
+
+    #[test]
+    fn more_flows_than_the_table_holds_lose_nothing() {
+        let mut bench = Bench::new(ALL);
+        let flows = Coalescer::MAX_FLOWS as u16 + 20;
+        for round in 0..2 {
+            for port in 0..flows {
+                let mut sample = Sample::udp(false, &[round; 20]);
+                (sample.ports.0, sample.id) = (port, 7 + u16::from(round));
+                bench.push(&sample.bytes(), true);
+            }
+        }
+        let writes = bench.finish();
+        assert_eq!(writes.iter().map(|write| write.2).sum::<u32>(), 2 * u32::from(flows));
+    }
+
+    #[test]
+    fn a_super_packet_has_its_limits() {
+        let mut bench = Bench::new(ALL);
+        let lens = vec![24; Coalescer::MAX_PACKETS + 10];
+        tcp_train(false, &lens).iter().for_each(|packet| bench.push(packet, true));
+        let counts: Vec<_> = bench.finish().iter().map(|write| write.2).collect();
+        assert_eq!(counts, [Coalescer::MAX_PACKETS as u32, 10]);
+        let mut bench = Bench::new(ALL);
+        let lens = vec![1_400; 48];
+        let packets = tcp_train(true, &lens);
+        packets.iter().for_each(|packet| bench.push(packet, true));
+        let writes = bench.finish();
+        assert_eq!(writes.len(), 2);
+        assert!(writes.iter().all(|(_, frame, _)| frame.len() <= Coalescer::MAX_LEN as usize));
+        assert_eq!(writes.iter().flat_map(segments).collect::<Vec<_>>(), packets);
+    }
+
+    /// One step of a random stream: which flow sends, how much, and what is odd about it.
+    #[derive(Clone, Copy, Debug)]
+    struct Step {
+        flow: usize,
+        len: usize,
+        oddity: u8,
+    }
+
+    fn any_step() -> impl Strategy<Value = Step> {
+        let len = prop_oneof![6 => Just(60), 1 => Just(0), 1 => 1..80usize];
+        let oddity = prop_oneof![8 => Just(0u8), 3 => 1..14u8];
+        (0..6usize, len, oddity).prop_map(|(flow, len, oddity)| Step { flow, len, oddity })
+    }
+
+    /// Makes the packet of a step; `seq` and `id` are the flow's own.
+    fn packet_of(step: Step, seq: &mut u32, id: &mut u16) -> Vec<u8> {
+        let data = vec![step.oddity ^ step.len as u8; step.len];
+        let ipv6 = step.flow % 2 == 1;
+        let mut flags = tcp_flag::ACK;
+        let (mut ack, mut options) = (1, vec![]);
+        match step.oddity {
+            1 => flags |= tcp_flag::PSH,
+            2 => flags |= tcp_flag::FIN,
+            3 => flags |= tcp_flag::CWR,
+            4 => flags |= tcp_flag::ECE,
+            5 => flags = tcp_flag::SYN,
+            6 => flags |= tcp_flag::RST,
+            7 => ack = 2,
+            8 => options = vec![1, 1, 1, 1],
+            9 => *seq = seq.wrapping_add(1),
+            10 => *id = id.wrapping_add(9),
+            _ => {}
+        }
+        let upper = match step.flow {
+            0..4 => Upper::Tcp { seq: *seq, ack, flags, options },
+            _ => Upper::Udp,
+        };
+        let mut sample = Sample::new(ipv6, upper, &data);
+        sample.ports.0 = step.flow as u16;
+        sample.id = *id;
+        sample.dont_fragment = step.flow < 2;
+        match step.oddity {
+            11 => sample.tos = 2,
+            12 => sample.hop_limit = 3,
+            13 => sample.dont_fragment ^= true,
+            _ => {}
+        }
+        *seq = seq.wrapping_add(step.len as u32);
+        *id = id.wrapping_add(1);
+        sample.bytes()
+    }
+
+    /// Without the identification where it means nothing, and the checksum that covers it.
+    fn essence(mut packet: Vec<u8>) -> Vec<u8> {
+        if packet[0] >> 4 == 4 && packet[6] & 0x40 != 0 {
+            packet[4..6].fill(0);
+            packet[10..12].fill(0);
+        }
+        packet
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+
+        #[test]
+        fn taken_apart_again_each_flow_is_what_it_was(
+            steps in prop::collection::vec(any_step(), 1..80),
+            checksum_ok: bool,
+        ) {
+            let mut bench = Bench::new(ALL);
+            let mut state = [(u32::MAX - 100, u16::MAX - 3); 6];
+            let mut expected: BTreeMap<u16, Vec<Vec<u8>>> = BTreeMap::new();
+            for step in steps {
+                let (seq, id) = &mut state[step.flow];
+                let packet = packet_of(step, seq, id);
+                bench.push(&packet, checksum_ok);
+                expected.entry(step.flow as u16).or_default().push(essence(packet));
+            }
+            let mut found: BTreeMap<u16, Vec<Vec<u8>>> = BTreeMap::new();
+            for packet in bench.finish().iter().flat_map(segments) {
+                let flow = Headers::parse(&packet).unwrap().ports.unwrap().src;
+                found.entry(flow).or_default().push(essence(packet));
+            }
+            prop_assert_eq!(found, expected);
+        }
+    }
+}
