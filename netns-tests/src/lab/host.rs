@@ -37,6 +37,24 @@ pub struct HttpReply {
     pub seconds: f64,
 }
 
+/// A download that runs beside the scenario.
+#[derive(Debug)]
+pub struct Download {
+    process: Process,
+    bytes: u64,
+}
+
+impl Download {
+    /// Waits for its end; fails unless every byte has arrived, each as it was sent.
+    pub fn finish(mut self, limit: Duration) -> Result<()> {
+        let status = self.process.wait(limit)?;
+        let text = self.process.log_text();
+        ensure!(status.success(), "the download ended with {status}: {text}");
+        ensure!(text.trim() == self.bytes.to_string(), "{text} of {} bytes", self.bytes);
+        Ok(())
+    }
+}
+
 /// A stream of ticks between two hosts, while it runs.
 #[derive(Debug)]
 pub struct Ticks {
@@ -114,6 +132,31 @@ impl Host {
         command.args(options);
         let finished = run(&mut command, Duration::from_secs(u64::from(seconds) + 15))?;
         parse_iperf(&finished.stdout).with_context(|| finished.stderr)
+    }
+
+    /// Starts the laboratory's servers (web, echo, names) on addresses of this host.
+    pub fn start_servers(&self, addresses: &[IpAddr]) -> Result<Process> {
+        let mut arguments = vec!["serve".to_owned()];
+        for address in addresses {
+            arguments.extend(["--listen".into(), address.to_string()]);
+        }
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let server = self.start("servers", &find_program("lab-server")?, &arguments)?;
+        super::clock::wait_until("the servers listen", Duration::from_secs(5), || {
+            ensure!(server.log_text().contains("listening"), "{}", server.log_text());
+            Ok(())
+        })?;
+        Ok(server)
+    }
+
+    /// Starts a verified download that runs beside the scenario.
+    pub fn start_download(&self, from: IpAddr, bytes: u64, rate: &str) -> Result<Download> {
+        let url = format!("http://{}/bytes/{bytes}", SocketAddr::new(from, 80));
+        let script = r#"set -o pipefail; curl -sS --globoff --limit-rate "$1" "$2" | "$3" verify"#;
+        let server = find_program("lab-server")?.display().to_string();
+        let arguments = ["-c", script, "bash", rate, &url, &server];
+        let process = self.start("download", Path::new("bash"), &arguments)?;
+        Ok(Download { process, bytes })
     }
 
     /// Fetches a small page.

@@ -47,7 +47,7 @@ pub use capture::{Capture, Captured};
 pub use clock::wait_until;
 pub use gateway::{Gateway, Status};
 pub use harness::Scenario;
-pub use host::Host;
+pub use host::{Download, Host, Ticks};
 pub use netns::Netns;
 pub use process::{Finished, Process};
 pub use topology::{Family, Plan, Site, Topology, Underlay, server_address};
@@ -102,19 +102,12 @@ impl Lab {
 
     fn start_servers(&mut self) -> Result<()> {
         let Some(internet) = &self.topology.internet else { return Ok(()) };
-        let mut arguments = vec!["serve".to_owned()];
-        for index in 0..internet.servers {
-            let (v4, v6) = server_address(index);
-            arguments.extend(["--listen".into(), v4.to_string()]);
-            arguments.extend(["--listen".into(), v6.to_string()]);
-        }
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let addresses: Vec<IpAddr> = (0..internet.servers)
+            .map(server_address)
+            .flat_map(|(v4, v6)| [v4.into(), v6.into()])
+            .collect();
         let server = self.server()?;
-        let process = server.start("http", &programs::find_program("lab-server")?, &arguments)?;
-        wait_until("the servers listen", Duration::from_secs(5), || {
-            ensure!(process.log_text().contains("listening"), "{}", process.log_text());
-            Ok(())
-        })?;
+        let process = server.start_servers(&addresses)?;
         self.servers.push(process);
         self.servers.push(server.start_iperf()?);
         Ok(())

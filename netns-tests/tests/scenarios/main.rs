@@ -1,13 +1,33 @@
 //! Scenarios on real processes, each in namespaces of its own. See the laboratory's harness for how
 //! they run; each file opens with its topology.
 
+mod attack;
+mod common;
+mod direct;
+mod exit;
+mod kernel;
 mod laboratory;
+mod mtu;
+mod relay;
+mod restart;
+mod uplinks;
 
 use std::process::ExitCode;
 
 use netns_tests::lab::{Scenario, harness};
 
 fn main() -> ExitCode {
-    let all: Vec<Scenario> = [laboratory::SCENARIOS].concat();
+    let all: Vec<Scenario> = [
+        laboratory::SCENARIOS,
+        direct::SCENARIOS,
+        relay::SCENARIOS,
+        uplinks::SCENARIOS,
+        exit::SCENARIOS,
+        mtu::SCENARIOS,
+        restart::SCENARIOS,
+        kernel::SCENARIOS,
+        attack::SCENARIOS,
+    ]
+    .concat();
     harness::main(&all)
 }
