@@ -11,31 +11,39 @@
 //! * `peer`: which keys are current, previous and next; when to initiate again. Keys are replaced
 //!   make-before-break: the responder sends nothing under new keys before they were used by the
 //!   initiator, and old keys open what was in flight.
-//! * `data` and `relay`: datagrams are sealed and opened in place.
+//! * `data`: data and relay datagrams are sealed and opened in place.
 //!
 //! A datagram that does not authenticate, or that was seen before, changes nothing here. The node
 //! that owns the tunnels decides on which paths handshake messages travel.
 //! `docs/protocol.md` is the normative description.
 
-#[allow(dead_code, reason = "the handshake follows")]
+mod cookie;
+mod data;
+mod handshake;
 mod identity;
-mod stub;
-#[allow(dead_code, reason = "the handshake follows")]
+mod index;
+mod keys;
+mod limit;
+mod noise;
+mod peer;
 mod suite;
+#[cfg(test)]
+mod tests;
+mod tunnels;
+mod window;
 
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::Duration;
 
 pub use identity::{Identity, PresharedKey};
-pub use stub::{Sealer, Tunnels};
+pub use keys::Sealer;
 pub use suite::{Suite, Suites};
+pub use tunnels::Tunnels;
 
 use crate::id::{NodeId, PeerIndex, PublicKey};
 use crate::path::PathId;
-use crate::rng::Rng;
-use crate::telemetry::DropReason;
-use crate::time::{Instant, WallClock};
+use crate::time::Instant;
 use crate::wire::{Flags, RelayRepr};
 
 /// What [`Tunnels`] needs to know.

@@ -152,7 +152,7 @@ impl Split {
 
     fn parse(bytes: [u8; Self::LEN]) -> Result<Self, DropReason> {
         let [high, low, part, parts] = bytes;
-        if parts < 2 || parts > Self::MAX_PARTS || part >= parts {
+        if !(2..=Self::MAX_PARTS).contains(&parts) || part >= parts {
             return Err(DropReason::BadControl);
         }
         Ok(Self { packet: u16::from_be_bytes([high, low]), part, parts })

@@ -7,9 +7,7 @@
 
 pub mod control;
 pub mod data;
-#[allow(dead_code, reason = "the handshake follows")]
 pub mod handshake;
-#[allow(dead_code, reason = "the handshake follows")]
 pub mod relay;
 
 pub use control::{

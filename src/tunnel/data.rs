@@ -1,0 +1,120 @@
+//! Datagrams of established tunnels: data and relay.
+
+use super::keys::{Keys, REJECT_AFTER_DATAGRAMS, REKEY_AFTER_DATAGRAMS, Sealer};
+use super::peer::{REJECT_AFTER, STALL_AFTER};
+use super::{Opened, RelayOpened, TunnelEvent, Tunnels};
+use crate::id::PeerIndex;
+use crate::path::PathId;
+use crate::telemetry::DropReason;
+use crate::time::Instant;
+use crate::wire::data::DataHeader;
+use crate::wire::relay::RelayHeader;
+use crate::wire::{DATA_HEADER_LEN, RELAY_OVERHEAD, RelayRepr, TAG_LEN};
+
+impl Tunnels {
+    /// What seals datagrams for `peer` on `path` under the current keys. To be asked for once in
+    /// each train.
+    pub fn sealer(
+        &mut self,
+        now: Instant,
+        peer: PeerIndex,
+        path: PathId,
+    ) -> Result<Sealer<'_>, DropReason> {
+        self.check_sealing(now, peer)?;
+        let state = self.peers.get_mut(peer.usize()).ok_or(DropReason::NoTunnel)?;
+        if state.unanswered_since.is_none() {
+            state.unanswered_since = Some(now);
+            self.expect(now + STALL_AFTER, "no answer");
+        }
+        let keys = self.peers[peer.usize()].current.as_deref_mut().ok_or(DropReason::NoTunnel)?;
+        Sealer::new(keys, path)
+    }
+
+    /// Puts a relay header around an inner datagram that begins at byte 44 of `datagram`,
+    /// authenticated for the peer `hop`. Also replaces the header of a datagram that is passed on.
+    /// Returns the hop's counter.
+    pub fn seal_relay(
+        &mut self,
+        now: Instant,
+        hop: PeerIndex,
+        hop_path: PathId,
+        repr: &RelayRepr,
+        datagram: &mut [u8],
+    ) -> Result<u64, DropReason> {
+        self.check_sealing(now, hop)?;
+        let state = self.peers.get_mut(hop.usize()).ok_or(DropReason::NoTunnel)?;
+        let keys = state.current.as_deref_mut().ok_or(DropReason::NoTunnel)?;
+        keys.seal_relay(hop_path, repr, datagram)
+    }
+
+    /// Whether the current keys of a peer may seal; asks for new ones when they were used a lot.
+    fn check_sealing(&mut self, now: Instant, peer: PeerIndex) -> Result<(), DropReason> {
+        let state = self.peers.get_mut(peer.usize()).ok_or(DropReason::NoTunnel)?;
+        let keys = state.current.as_deref().ok_or(DropReason::NoTunnel)?;
+        if now >= keys.born + REJECT_AFTER || keys.sealed >= REJECT_AFTER_DATAGRAMS {
+            return Err(DropReason::KeyExpired);
+        }
+        if keys.sealed >= REKEY_AFTER_DATAGRAMS && state.retry_at.is_none() {
+            state.retry_at = Some(now);
+            self.expect(now, "rekey");
+        }
+        Ok(())
+    }
+
+    /// Opens a data datagram in place. Unless it was authentic and new, nothing changes but the
+    /// bytes of `datagram`.
+    pub fn open(&mut self, now: Instant, datagram: &mut [u8]) -> Result<Opened, DropReason> {
+        let header = DataHeader::parse(datagram)?;
+        let (peer, keys) = self.keys_for(now, header.receiver_index)?;
+        keys.open_data(now, &header, datagram)?;
+        self.heard(now, peer, header.receiver_index);
+        Ok(Opened {
+            peer,
+            path: header.path,
+            flags: header.flags,
+            counter: header.counter,
+            plaintext: DATA_HEADER_LEN..datagram.len() - TAG_LEN,
+        })
+    }
+
+    /// Authenticates the hop of a relay datagram. Whether the hop may send it, and the inner
+    /// datagram, are for the caller to check. Unless it was authentic and new, nothing changes.
+    pub fn open_relay(&mut self, now: Instant, datagram: &[u8]) -> Result<RelayOpened, DropReason> {
+        let header = RelayHeader::parse(datagram)?;
+        let (hop, keys) = self.keys_for(now, header.receiver_index)?;
+        keys.open_relay(now, &header, datagram)?;
+        self.heard(now, hop, header.receiver_index);
+        Ok(RelayOpened {
+            hop,
+            hop_path: header.path,
+            counter: header.counter,
+            repr: header.repr,
+            inner: RELAY_OVERHEAD..datagram.len(),
+        })
+    }
+
+    /// The keys with one of our indices, unless they are too old.
+    fn keys_for(&mut self, now: Instant, index: u32) -> Result<(PeerIndex, &mut Keys), DropReason> {
+        let peer = self.indices.peer(index).ok_or(DropReason::UnknownReceiver)?;
+        let state = self.peers.get_mut(peer.usize()).ok_or(DropReason::UnknownReceiver)?;
+        let keys = state.keys_mut(index).ok_or(DropReason::UnknownReceiver)?;
+        if now >= keys.born + REJECT_AFTER {
+            return Err(DropReason::KeyExpired);
+        }
+        Ok((peer, keys))
+    }
+
+    /// Something authentic and new came from a peer, under the keys with this index.
+    fn heard(&mut self, now: Instant, peer: PeerIndex, index: u32) {
+        let Some(state) = self.peers.get_mut(peer.usize()) else { return };
+        state.last_received = Some(now);
+        state.unanswered_since = None;
+        if state.next.as_ref().is_some_and(|keys| keys.local_index == index) {
+            for released in state.promote_next().into_iter().flatten() {
+                self.indices.release(released);
+            }
+            self.event(TunnelEvent::Established(peer));
+            self.expect(now, "new keys");
+        }
+    }
+}
