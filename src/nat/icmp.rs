@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
-use super::table::{InsideEnd, Mapping};
+use super::mapping::{InsideEnd, Mapping};
 use super::translate::v4;
 use super::{Nat, Realm, Transport};
 use crate::packet::{Headers, IcmpKind, Vnet, checksum, rewrite};

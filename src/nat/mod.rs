@@ -24,13 +24,16 @@
 mod config;
 mod fragment;
 mod icmp;
+mod mapping;
 mod pool;
+mod session;
 mod table;
 mod tcp;
 mod translate;
 
 pub use config::{NatConfig, NatLimits, NatTimers, Realm};
-pub use table::{MappingId, MappingView, NatCounts};
+pub use mapping::{MappingId, MappingView};
+pub use table::NatCounts;
 pub use translate::{Inbound, Nat, Outbound};
 
 use crate::packet::{Headers, IcmpKind, protocol};

@@ -301,7 +301,7 @@ mod tests {
                 pool.take(Instant::ZERO, address, Transport::Udp, Some(4), &mut rng).unwrap();
             assert!((1025..=1125).contains(&port));
             assert!(seen.insert(port));
-            assert_eq!(port % 2 == 0, n < 50, "50 even ports, then the odd ones");
+            assert_eq!(port.is_multiple_of(2), n < 50, "50 even ports, then the odd ones");
         }
         assert_eq!(pool.take(Instant::ZERO, address, Transport::Udp, None, &mut rng), None);
         assert_eq!(pool.choose(Transport::Udp, &mut rng), None);

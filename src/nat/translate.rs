@@ -3,7 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 
 use super::fragment::{FragmentKey, FragmentTable, Treatment};
-use super::table::{InsideEnd, Mapping, MappingId, MappingView, NatCounts, Table};
+use super::mapping::{InsideEnd, Mapping, MappingId, MappingView};
+use super::table::{NatCounts, Table};
 use super::{NatConfig, Realm, Transport};
 use crate::packet::{Headers, IcmpKind, Vnet, rewrite};
 use crate::rng::Rng;

@@ -1,0 +1,139 @@
+//! TCP sessions.
+
+use std::net::SocketAddrV4;
+
+use super::NatTimers;
+use super::mapping::MappingId;
+use super::table::Table;
+use super::tcp::{Side, TcpState};
+use crate::telemetry::DropReason;
+use crate::time::Instant;
+
+/// End of a list of sessions.
+pub(super) const NONE: u32 = u32::MAX;
+
+/// A TCP mapping with one remote endpoint.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Session {
+    pub(super) mapping: u32,
+    pub(super) remote: SocketAddrV4,
+    pub(super) state: TcpState,
+    /// The inside has sent a SYN.
+    pub(super) confirmed: bool,
+    pub(super) active: Instant,
+    pub(super) previous: u32,
+    pub(super) next: u32,
+}
+
+impl Session {
+    pub(super) fn deadline(&self, timers: &NatTimers) -> Instant {
+        let established = self.state.is_established();
+        self.active + if established { timers.tcp_established } else { timers.tcp_transitory }
+    }
+}
+
+impl Table {
+    pub(super) fn session(&self, mapping: MappingId, remote: SocketAddrV4) -> Option<u32> {
+        let sessions = &self.sessions;
+        self.by_remote.find(self.seed.hash(session_words(mapping.0, remote)), |id| {
+            sessions.get(id).is_some_and(|s| s.mapping == mapping.0 && s.remote == remote)
+        })
+    }
+
+    /// Makes a session, unless the host has `most` already.
+    pub(super) fn open(
+        &mut self,
+        now: Instant,
+        id: MappingId,
+        remote: SocketAddrV4,
+        state: TcpState,
+        most: u32,
+    ) -> Result<(), DropReason> {
+        let mapping = self.mappings.get_mut(id.0).ok_or(DropReason::NatTableFull)?;
+        let host = self.hosts.get_mut(mapping.host).ok_or(DropReason::NatTableFull)?;
+        // A mapping that was made for this very packet is within the share in any case.
+        if host.sessions >= most && mapping.session_count > 0 {
+            return Err(DropReason::NatTableFull);
+        }
+        let confirmed = state == TcpState::OutInit;
+        let session = Session {
+            mapping: id.0,
+            remote,
+            state,
+            confirmed,
+            active: now,
+            previous: NONE,
+            next: mapping.sessions,
+        };
+        let first = self.sessions.insert(session).ok_or(DropReason::NatTableFull)?;
+        host.sessions += 1;
+        mapping.sessions = first;
+        mapping.session_count += 1;
+        mapping.confirmed += u32::from(confirmed);
+        if let Some(next) = self.sessions.get_mut(session.next) {
+            next.previous = first;
+        }
+        self.by_remote.insert(self.seed.hash(session_words(id.0, remote)), first);
+        self.session_timers.schedule(first, session.deadline(&self.timers));
+        Ok(())
+    }
+
+    /// Moves a session by a packet.
+    pub(super) fn advance(&mut self, now: Instant, id: u32, side: Side, flags: u8) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let before = session.deadline(&self.timers);
+        let (state, refreshed) = session.state.after(side, flags);
+        session.state = state;
+        if refreshed {
+            session.active = now;
+        }
+        let inside_joined = state == TcpState::Established && !session.confirmed;
+        session.confirmed |= inside_joined;
+        let mapping = session.mapping;
+        let after = session.deadline(&self.timers);
+        // A deadline that moved later is found when the timer fires.
+        if after < before {
+            self.session_timers.schedule(id, after);
+        }
+        if inside_joined && let Some(mapping) = self.mappings.get_mut(mapping) {
+            mapping.confirmed += 1;
+        }
+    }
+
+    /// Ends a session, and its mapping with the last one that the inside took part in.
+    pub(super) fn close(&mut self, now: Instant, id: u32) {
+        let Some(session) = self.drop_session(id) else { return };
+        let Some(mapping) = self.mappings.get_mut(session.mapping) else { return };
+        if mapping.sessions == id {
+            mapping.sessions = session.next;
+        }
+        mapping.session_count -= 1;
+        mapping.confirmed -= u32::from(session.confirmed);
+        if mapping.confirmed == 0 {
+            self.remove(now, MappingId(session.mapping));
+        }
+    }
+
+    /// Takes a session out of everything but its mapping's account.
+    pub(super) fn drop_session(&mut self, id: u32) -> Option<Session> {
+        let session = self.sessions.remove(id)?;
+        self.by_remote.remove(self.seed.hash(session_words(session.mapping, session.remote)), id);
+        self.session_timers.cancel(id);
+        if let Some(previous) = self.sessions.get_mut(session.previous) {
+            previous.next = session.next;
+        }
+        if let Some(next) = self.sessions.get_mut(session.next) {
+            next.previous = session.previous;
+        }
+        let host = self.mappings.get(session.mapping).map(|mapping| mapping.host);
+        if let Some(host) = host.and_then(|host| self.hosts.get_mut(host)) {
+            host.sessions -= 1;
+        }
+        Some(session)
+    }
+}
+
+fn session_words(mapping: u32, remote: SocketAddrV4) -> [u64; 2] {
+    let remote_address = u64::from(remote.ip().to_bits());
+    [u64::from(mapping) << 32 | remote_address, u64::from(remote.port())]
+}

@@ -1,0 +1,58 @@
+//! What must be true of the NAT's tables at any time.
+
+use std::collections::BTreeSet;
+
+use super::super::mapping::{Mapping, MappingId};
+use super::super::session::Session;
+use super::super::table::Table;
+use super::super::{Nat, Transport};
+
+impl Nat {
+    /// Panics when the tables contradict each other.
+    pub(super) fn check(&self) {
+        self.table.check();
+    }
+}
+
+impl Table {
+    /// Panics when the tables contradict each other.
+    fn check(&self) {
+        let mut outside = BTreeSet::new();
+        let (mut sessions, mut timed) = (0, 0);
+        for (id, mapping) in self.mappings.iter_from(0) {
+            assert!(outside.insert((mapping.inside.transport, mapping.outside)), "shared endpoint");
+            assert_eq!(self.by_inside(&mapping.inside), Some(MappingId(id)));
+            let found = self.by_outside(mapping.inside.transport, mapping.outside);
+            assert_eq!(found, Some(MappingId(id)));
+            let host = self.hosts.get(mapping.host).unwrap();
+            assert_eq!(host.address, mapping.address);
+            let (mut count, mut confirmed, mut next) = (0, 0, mapping.sessions);
+            while let Some(session) = self.sessions.get(next) {
+                assert_eq!(self.session(MappingId(id), session.remote), Some(next));
+                assert_eq!(session.mapping, id);
+                count += 1;
+                confirmed += u32::from(session.confirmed);
+                next = session.next;
+            }
+            assert_eq!((count, confirmed), (mapping.session_count, mapping.confirmed));
+            assert_eq!(mapping.inside.transport == Transport::Tcp, confirmed > 0);
+            sessions += count as usize;
+            timed += usize::from(mapping.inside.transport != Transport::Tcp);
+        }
+        assert_eq!(sessions, self.sessions.len());
+        assert_eq!(sessions, self.by_remote.len());
+        assert_eq!(sessions, self.session_timers.len());
+        assert_eq!(timed, self.mapping_timers.len());
+        assert_eq!(self.mappings.len(), self.by_inside.len());
+        assert_eq!(self.hosts.len(), self.by_host.len());
+        let held = self.hosts.iter_from(0).map(|(_, host)| host.mappings as usize).sum::<usize>();
+        assert_eq!(held, self.mappings.len());
+        let held = self.hosts.iter_from(0).map(|(_, host)| host.sessions as usize).sum::<usize>();
+        assert_eq!(held, sessions);
+        assert!(self.pool.used() >= outside.len() as u64);
+    }
+
+    /// Bytes of a mapping with its places in index, wheel and port space, the index half full.
+    pub(super) const BYTES_PER_MAPPING: usize = size_of::<Option<Mapping>>() + 16 + 32 + 4 + 4;
+    pub(super) const BYTES_PER_SESSION: usize = size_of::<Option<Session>>() + 16 + 32 + 4;
+}
