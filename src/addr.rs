@@ -63,6 +63,26 @@ pub fn is_special_purpose(address: IpAddr) -> bool {
     }
 }
 
+/// True for an address that one host can have beyond its own link: not unspecified, loopback,
+/// link-local, multicast or broadcast.
+pub fn is_unicast(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(a) => {
+            !(a.is_unspecified()
+                || a.is_loopback()
+                || a.is_link_local()
+                || a.is_multicast()
+                || a.is_broadcast())
+        }
+        IpAddr::V6(a) => {
+            !(a.is_unspecified()
+                || a.is_loopback()
+                || a.is_unicast_link_local()
+                || a.is_multicast())
+        }
+    }
+}
+
 fn is_special_purpose_v4(address: Ipv4Addr) -> bool {
     let bits = address.to_bits();
     SPECIAL_V4.iter().any(|range| (bits ^ range.base) >> (32 - range.prefix) == 0)
@@ -143,5 +163,23 @@ mod tests {
             assert!(!special(address), "{address}");
         }
         assert!(!special("2001:2::1"));
+    }
+
+    #[test]
+    fn only_addresses_of_one_distant_host_are_unicast() {
+        for text in ["10.1.2.3", "192.0.2.1", "100.64.0.1", "fd00::1", "2001:db8::1"] {
+            assert!(is_unicast(text.parse().unwrap()), "{text}");
+        }
+        for text in [
+            "0.0.0.0",
+            "127.0.0.1",
+            "169.254.1.1",
+            "224.0.0.5",
+            "255.255.255.255",
+            "fe80::1",
+            "ff02::1",
+        ] {
+            assert!(!is_unicast(text.parse().unwrap()), "{text}");
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! Style and structure that the compiler does not check: the direction of dependencies, the purity
 //! of the core, leftovers, and the length of files. Each message says what to do instead.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

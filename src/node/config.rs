@@ -15,9 +15,9 @@ pub struct NodeConfig {
     /// X25519 private key.
     pub private_key: zeroize::Zeroizing<[u8; 32]>,
     /// A secret shared by the whole overlay, mixed into every handshake.
-    pub preshared_key: Option<zeroize::Zeroizing<[u8; 32]>>,
-    /// AEAD suites that we accept, the preferred one first.
-    pub suites: Vec<crate::tunnel::Suite>,
+    pub preshared_key: Option<crate::tunnel::PresharedKey>,
+    /// AEAD suites that we propose and accept.
+    pub suites: crate::tunnel::Suites,
     /// Our addresses inside the overlay.
     pub addresses: Vec<IpAddr>,
     /// MTU of the TUN.
@@ -41,7 +41,7 @@ pub struct NodeConfig {
     /// Bounds of the flow table.
     pub flow_limits: crate::flow::FlowLimits,
     /// Margins and hold-down of the path choice.
-    pub routing: crate::routing::RoutingConfig,
+    pub routing: crate::routing::RouterConfig,
     /// One incarnation of the node; greater than that of any earlier one.
     pub epoch: u64,
     /// The handshake timestamp that an earlier incarnation used last, nanoseconds.

@@ -1,3 +1,280 @@
 //! One participant of the overlay as a pure state machine.
+//!
+//! A packet's three ways in are three files: `from_tun` (a host sent it), `from_underlay` (a node
+//! sent it) and `on_timeout` (nobody sent it; something is due). They compose the modules below:
+//! `flow` knows whose traffic it is, `nat` how its address changes, `link` how a path fares,
+//! `routing` which way is best, `tunnel` seals and opens.
+//!
+//! - `encapsulate`: a decided train becomes sealed datagrams.
+//! - `deliver`: an opened packet is checked (cryptokey routing) and goes to the TUN, or out by our
+//!   exit (`exit`).
+//! - `relay`: a datagram for another node is sent on from where it lies.
+//! - `control`: probes, advertisements and challenges inside the tunnels.
+//! - `paths`: what is measured of the paths to the peers, and how it reaches the router.
 
+mod answer;
+mod config;
+mod control;
+mod deliver;
+mod encapsulate;
+mod exit;
+mod from_tun;
+mod from_underlay;
+mod on_timeout;
+mod paths;
+mod peer;
 mod prefixes;
+mod reassembly;
+mod relay;
+mod snapshot;
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+
+pub use config::{EgressConfig, ExitVia, NodeConfig, PeerConfig, RelayConfig, UplinkConfig};
+pub use from_tun::TunVerdict;
+pub use snapshot::{LinkSnapshot, PathSnapshot, PeerSnapshot, TableSizes};
+
+use crate::batch::{Output, RxBatch};
+use crate::flow::{Classes, FlowTable};
+use crate::id::{NodeId, PeerIndex, PublicKey};
+use crate::metric::LinkReport;
+use crate::packet::{Coalescer, Offload};
+use crate::rng::Rng;
+use crate::routing::{Advertiser, AdvertiserConfig, RouteEvent, Router};
+use crate::telemetry::Counters;
+use crate::time::{Instant, WallClock};
+use crate::tunnel::{Identity, Tunnels};
+use encapsulate::{Label, Route};
+use exit::Exit;
+use peer::Peer;
+use prefixes::{Owner, PrefixTable};
+use reassembly::Reassembly;
+use relay::RelayBucket;
+
+/// Events kept until the shell takes them; the oldest give way.
+const EVENTS_MAX: usize = 256;
+
+/// One participant of the overlay.
+///
+/// # The driving contract
+///
+/// The shell runs in turns. In one turn, with one reading of the clock as `now` (which never goes
+/// back), it calls in this order, each as often as it has something:
+///
+/// 1. [`handle_datagrams`](Self::handle_datagrams) with what the sockets received,
+/// 2. [`handle_tun_frame`](Self::handle_tun_frame) for each frame from the TUN; a
+///    [`TunVerdict::WriteBack`] frame is written to the TUN at once,
+/// 3. [`handle_timeout`](Self::handle_timeout) if the deadline of
+///    [`poll_timeout`](Self::poll_timeout) has passed,
+/// 4. [`end_turn`](Self::end_turn), once, with the same `RxBatch`.
+///
+/// Then it carries out the [`Output`]: sends the forwards and the send batch, writes the frames to
+/// the TUN, and clears it. Until then the receive buffers must stay as they are, because the output
+/// points into them. The shell flushes before a call when the send batch has no room for four
+/// groups. Events are polled at any time.
+pub struct Node {
+    name: String,
+    id: NodeId,
+    public_key: PublicKey,
+    addresses: Vec<IpAddr>,
+    mtu: usize,
+    uplinks: Vec<UplinkConfig>,
+    peers: Vec<Peer>,
+    /// Sorted by id.
+    ids: Vec<(NodeId, PeerIndex)>,
+    prefixes: PrefixTable,
+    tunnels: Tunnels,
+    router: Router,
+    advertiser: Advertiser,
+    classes: Classes,
+    flows: FlowTable,
+    exit: Option<Exit>,
+    internet_via: Vec<ExitVia>,
+    control_budget_bps: u64,
+    relay_bucket: RelayBucket,
+    coalescer: Coalescer,
+    reassembly: Reassembly,
+    counters: Counters,
+    events: VecDeque<Event>,
+    rng: Rng,
+    started: Instant,
+    wall_base: (Instant, WallClock),
+    expiry_due: Instant,
+    deadline: Cell<Option<(Instant, &'static str)>>,
+    packet_scratch: Vec<u8>,
+    split_scratch: Vec<u8>,
+    reply_scratch: Vec<u8>,
+    relays_scratch: Vec<(PeerIndex, bool)>,
+    entries_scratch: Vec<(NodeId, LinkReport)>,
+    route_events: Vec<RouteEvent>,
+}
+
+/// Something that an operator may want to read in the log.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// A peer has keys again.
+    TunnelUp {
+        /// Its name.
+        peer: String,
+    },
+    /// A peer's keys expired without new ones.
+    TunnelLost {
+        /// Its name.
+        peer: String,
+    },
+    /// A peer's address changed.
+    Moved {
+        /// Its name.
+        peer: String,
+        /// Where it is now.
+        endpoint: SocketAddr,
+    },
+    /// The way to a peer changed.
+    PathChanged {
+        /// Its name.
+        peer: String,
+        /// For which metric.
+        metric: crate::metric::Metric,
+        /// The new way in words, and why.
+        what: String,
+    },
+    /// A link's liveness changed.
+    LinkChanged {
+        /// The peer's name.
+        peer: String,
+        /// The far end.
+        endpoint: String,
+        /// The new state.
+        state: crate::metric::Liveness,
+    },
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TunnelUp { peer } => write!(f, "{peer}: tunnel up"),
+            Self::TunnelLost { peer } => write!(f, "{peer}: tunnel lost, its keys expired"),
+            Self::Moved { peer, endpoint } => write!(f, "{peer}: moved to {endpoint}"),
+            Self::PathChanged { peer, metric, what } => write!(f, "{peer}: {metric} path {what}"),
+            Self::LinkChanged { peer, endpoint, state } => {
+                write!(f, "{peer}: link to {endpoint} is {state}")
+            }
+        }
+    }
+}
+
+impl Node {
+    /// A node that knows nothing yet but its configuration. `seed` must be secret and fresh in a
+    /// gateway; in a simulation it makes runs repeatable.
+    pub fn new(config: NodeConfig, seed: [u8; 32], now: Instant, wall: WallClock) -> Self {
+        let mut rng = Rng::new(seed);
+        let identity = Identity::from_private(*config.private_key);
+        let public_key = identity.public();
+        let id = public_key.node_id();
+        let peers = paths::peers(&config, now, &mut rng);
+        let mut ids: Vec<_> =
+            peers.iter().enumerate().map(|(i, peer)| (peer.id, PeerIndex(i as u16))).collect();
+        ids.sort_unstable();
+        let tunnels = paths::tunnels(&config, identity, now, rng.fork());
+        let pace = AdvertiserConfig::for_budget(config.control_budget_bps, peers.len());
+        let router = paths::router(&config, id, &peers, &pace, rng.next_u64());
+        let peer_ids: Vec<_> = peers.iter().map(|peer| peer.id).collect();
+        let advertiser = Advertiser::new(now, pace, config.epoch, &peer_ids);
+        let exit = config.egress.as_ref().map(|egress| Exit::new(now, egress, rng.fork()));
+        Self {
+            prefixes: prefix_table(&config),
+            flows: FlowTable::new(now, config.flow_limits, &mut rng),
+            relay_bucket: RelayBucket::new(now, config.relay.rate_bps),
+            name: config.name,
+            id,
+            public_key,
+            addresses: config.addresses,
+            mtu: usize::from(config.mtu),
+            uplinks: config.uplinks,
+            peers,
+            ids,
+            tunnels,
+            router,
+            advertiser,
+            classes: config.classes,
+            exit,
+            internet_via: config.internet_via,
+            control_budget_bps: config.control_budget_bps,
+            coalescer: Coalescer::new(Offload { tcp: true, udp: true }),
+            reassembly: Reassembly::new(),
+            counters: Counters::default(),
+            events: VecDeque::with_capacity(EVENTS_MAX),
+            rng,
+            started: now,
+            wall_base: (now, wall),
+            expiry_due: now,
+            deadline: Cell::new(None),
+            packet_scratch: Vec::with_capacity(crate::batch::BUFFER_LEN),
+            split_scratch: Vec::with_capacity(crate::batch::BUFFER_LEN),
+            reply_scratch: Vec::with_capacity(256),
+            relays_scratch: Vec::new(),
+            entries_scratch: Vec::new(),
+            route_events: Vec::new(),
+        }
+    }
+
+    /// Ends a turn: super-packets that were being put together are queued for the TUN.
+    pub fn end_turn(&mut self, _now: Instant, rx: &mut RxBatch, out: &mut Output) {
+        self.coalescer.flush(rx, out);
+    }
+
+    /// The oldest event that was not taken yet.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// What was counted. The shell adds what it alone knows: refused sends and writes.
+    pub const fn counters_mut(&mut self) -> &mut Counters {
+        &mut self.counters
+    }
+
+    /// Which super-packets the TUN takes; all kinds at first.
+    pub fn set_offload(&mut self, offload: Offload) {
+        self.coalescer.set_offload(offload);
+    }
+
+    /// The timestamp of the last initiation; the shell keeps it for the next incarnation.
+    pub fn last_handshake_timestamp(&self) -> u64 {
+        self.tunnels.last_timestamp()
+    }
+
+    fn push_event(&mut self, event: Event) {
+        if self.events.len() == EVENTS_MAX {
+            self.events.pop_front();
+        }
+        self.events.push_back(event);
+    }
+
+    fn wall(&self, now: Instant) -> WallClock {
+        let (at, wall) = self.wall_base;
+        WallClock(wall.0.saturating_add((now - at).as_nanos() as u64))
+    }
+
+    /// A deadline may have changed.
+    fn touch(&mut self) {
+        self.deadline.set(None);
+    }
+}
+
+/// Everything that has an owner inside the overlay.
+fn prefix_table(config: &NodeConfig) -> PrefixTable {
+    let host = |address: &IpAddr| IpNet::from(*address);
+    let own = config.addresses.iter().map(host).chain(config.lan_networks.iter().copied());
+    let mut all: Vec<_> = own.map(|net| (net, Owner::Local)).collect();
+    for (index, peer) in config.peers.iter().enumerate() {
+        let owner = Owner::Peer(PeerIndex(index as u16));
+        let nets = peer.addresses.iter().map(host).chain(peer.networks.iter().copied());
+        all.extend(nets.map(|net| (net, owner)));
+    }
+    PrefixTable::new(all)
+}

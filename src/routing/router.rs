@@ -369,6 +369,14 @@ impl Router {
         &self.database
     }
 
+    /// What the path in use costs, in the unit of the metric; less is better. Allocates: for new
+    /// flows and for `status`, not for each packet.
+    pub fn cost(&self, now: Instant, peer: PeerIndex, metric: Metric) -> Option<f64> {
+        let path = self.path(peer, metric)?;
+        let candidates = self.explain(now, peer, metric)?.candidates;
+        candidates.iter().find(|candidate| candidate.path == path).map(|found| found.cost)
+    }
+
     /// All that led to the present choice. Allocates: not for each packet. `None` for no peer.
     pub fn explain(&self, now: Instant, peer: PeerIndex, metric: Metric) -> Option<Explanation> {
         let index = peer.usize();

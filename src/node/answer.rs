@@ -1,0 +1,29 @@
+//! What a host is told when its packet cannot go on.
+
+use std::net::IpAddr;
+
+use super::Node;
+use crate::batch::Output;
+use crate::packet::{Headers, Vnet, icmp};
+
+impl Node {
+    /// Tells the sender of a packet from the TUN what went wrong with it.
+    pub(super) fn answer_host(
+        &mut self,
+        packet: &[u8],
+        headers: &Headers,
+        error: icmp::Error,
+        out: &mut Output,
+    ) {
+        let Some(source) = self.own_address(headers.is_ipv6()) else { return };
+        let mut reply = [0; icmp::MAX_LEN];
+        let len = icmp::write_error(&mut reply, error, source, packet, headers);
+        if len > 0 && out.write_generated(Vnet::default(), &reply[..len]) {
+            self.counters.tun_tx.add(1, len as u64);
+        }
+    }
+
+    fn own_address(&self, ipv6: bool) -> Option<IpAddr> {
+        self.addresses.iter().copied().find(|address| address.is_ipv6() == ipv6)
+    }
+}

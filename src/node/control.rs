@@ -1,0 +1,205 @@
+//! What peers tell each other inside their tunnels: probes, advertisements, challenges.
+
+use std::time::Duration;
+
+use super::from_underlay::Arrival;
+use super::{Event, Label, Node};
+use crate::batch::Output;
+use crate::id::PeerIndex;
+use crate::path::{LinkId, Path, PathId};
+use crate::telemetry::DropReason;
+use crate::time::Instant;
+use crate::wire::control::FRAME_HEADER_LEN;
+use crate::wire::{self, Control, ControlIter, ControlWriter, Flags, Probe, ProbeReply};
+
+/// Longest control body: a full MTU probe is padded while it is written, not in the buffer.
+pub(super) const BODY_MAX: usize = 1_400;
+/// Body length of a probe and of its reply alike, so that an answer is no longer than its cause.
+const PROBE_BODY_LEN: usize = 26;
+
+impl Node {
+    /// Acts on the control messages of one authentic datagram.
+    pub(super) fn handle_control(
+        &mut self,
+        now: Instant,
+        peer: PeerIndex,
+        path: PathId,
+        arrival: &Arrival,
+        body: &[u8],
+        out: &mut Output,
+    ) -> Result<(), DropReason> {
+        let ours = self.arrival_path(now, peer, path, arrival);
+        for message in ControlIter::new(body) {
+            match message? {
+                Control::Padding(_) | Control::Report(_) => {}
+                Control::Probe(probe) => {
+                    let reply = self.probe_reply(now, peer, path, ours, arrival, probe);
+                    let reply = Control::ProbeReply(reply);
+                    self.reply_on_path(now, peer, arrival, path, &reply, out);
+                }
+                Control::ProbeReply(reply) => self.on_probe_reply(peer, &reply, arrival.at),
+                Control::Advertisement(head, entries) => {
+                    self.on_advertisement(now, peer, &head, entries, out);
+                }
+                Control::AdvertisementAck(ack) => self.on_advertisement_ack(now, peer, ack),
+                Control::PathChallenge(token) => {
+                    self.reply_on_path(
+                        now,
+                        peer,
+                        arrival,
+                        path,
+                        &Control::PathResponse(token),
+                        out,
+                    );
+                }
+                Control::PathResponse(token) => {
+                    self.on_path_response(now, peer, ours, arrival, token);
+                }
+                Control::MtuProbe(size) => {
+                    self.reply_on_path(now, peer, arrival, path, &Control::MtuAck(size), out);
+                }
+                Control::MtuAck(size) => {
+                    if let Some(state) =
+                        ours.and_then(|path| self.peers[peer.usize()].state_mut(path))
+                    {
+                        state.mtu.on_ack(now, size);
+                    }
+                }
+                Control::Close(_) => self.tunnels.forget(now, peer),
+            }
+        }
+        Ok(())
+    }
+
+    /// What our answer to a probe says.
+    fn probe_reply(
+        &mut self,
+        now: Instant,
+        peer: PeerIndex,
+        path: PathId,
+        ours: Option<Path>,
+        arrival: &Arrival,
+        probe: Probe,
+    ) -> ProbeReply {
+        let hold = (now - arrival.at).as_micros();
+        ProbeReply {
+            seq: probe.seq,
+            sent_us: probe.sent_us,
+            hold_us: u32::try_from(hold).unwrap_or(u32::MAX),
+            path,
+            loss: ours.map_or(0, |ours| self.receive_loss(peer, path, ours).0),
+        }
+    }
+
+    /// Sends a message back the way a datagram came: over the same link to the address that it
+    /// really came from, or through the same relay.
+    fn reply_on_path(
+        &mut self,
+        now: Instant,
+        peer: PeerIndex,
+        arrival: &Arrival,
+        path: PathId,
+        message: &Control<'_>,
+        out: &mut Output,
+    ) {
+        let route = match (path.sender_uplink(), arrival.relay) {
+            (Some(remote), None) => {
+                let link = LinkId { local: arrival.uplink, remote };
+                Some(self.route_to(peer, link, arrival.source, 0))
+            }
+            (None, Some((relay, _))) => self.route(peer, Path::Via(relay), 0, Label::default()),
+            _ => None,
+        };
+        if let Some(route) = route {
+            self.send_message(now, &route, message, 0, out);
+        }
+    }
+
+    fn on_probe_reply(&mut self, peer: PeerIndex, reply: &ProbeReply, arrived: Instant) {
+        let entry = &mut self.peers[peer.usize()];
+        let state = entry.paths.iter_mut().find(|state| PathId::from(state.path) == reply.path);
+        if let Some(state) = state {
+            let sent_at = Instant::from_micros(reply.sent_us);
+            let hold = Duration::from_micros(u64::from(reply.hold_us));
+            state.prober.on_reply(arrived, reply.seq, sent_at, hold);
+        }
+    }
+
+    fn on_path_response(
+        &mut self,
+        now: Instant,
+        peer: PeerIndex,
+        path: Option<Path>,
+        arrival: &Arrival,
+        token: u64,
+    ) {
+        let Some(path) = path else { return };
+        let entry = &mut self.peers[peer.usize()];
+        let Some(state) = entry.state_mut(path) else { return };
+        if state.endpoint.on_response(now, arrival.source, token) {
+            state.routable = true;
+            state.mtu.restart(now);
+            state.prober.probe_soon(now);
+            let event = Event::Moved { peer: entry.name.clone(), endpoint: arrival.source };
+            self.push_event(event);
+        }
+    }
+
+    /// Sends one control message, padded to `body_len` bytes of body when that is longer.
+    pub(super) fn send_message(
+        &mut self,
+        now: Instant,
+        route: &super::Route,
+        message: &Control<'_>,
+        body_len: usize,
+        out: &mut Output,
+    ) {
+        let mut body = [0; BODY_MAX];
+        let mut writer = ControlWriter::new(&mut body);
+        if !writer.push(message) {
+            return;
+        }
+        let probe = matches!(message, Control::Probe(_) | Control::ProbeReply(_));
+        let wanted = if probe { PROBE_BODY_LEN.max(body_len) } else { body_len };
+        let written = writer.len();
+        // What is behind the buffer's end is one long padding frame, made while it is written.
+        let total = if wanted >= written + FRAME_HEADER_LEN { wanted } else { written };
+        let fill = |place: &mut [u8]| {
+            let (head, rest) = place.split_at_mut(written);
+            head.copy_from_slice(&body[..written]);
+            rest.fill(0);
+            if rest.len() >= FRAME_HEADER_LEN {
+                let len = (rest.len() - FRAME_HEADER_LEN) as u16;
+                rest[1..3].copy_from_slice(&len.to_be_bytes());
+            }
+        };
+        if let Err(reason) = self.send(now, route, Flags::CONTROL, total, fill, out) {
+            self.counters.drop(reason);
+        }
+    }
+
+    /// Sends a control body over the best path to a peer, whichever that is.
+    pub(super) fn send_body(
+        &mut self,
+        now: Instant,
+        peer: PeerIndex,
+        body: &[u8],
+        out: &mut Output,
+    ) {
+        let path = self
+            .router
+            .path(peer, crate::metric::Metric::Latency)
+            .or_else(|| self.router.link_to(peer).map(Path::Direct));
+        let route = path.and_then(|path| self.route(peer, path, 0, Label::default()));
+        let Some(route) = route else { return };
+        let fill = |place: &mut [u8]| place.copy_from_slice(body);
+        if let Err(reason) = self.send(now, &route, Flags::CONTROL, body.len(), fill, out) {
+            self.counters.drop(reason);
+        }
+    }
+}
+
+/// Body length of a message that makes a tunnel datagram of `datagram` bytes.
+pub(super) const fn body_for(datagram: u16) -> usize {
+    (datagram as usize).saturating_sub(wire::DATA_OVERHEAD)
+}

@@ -1,0 +1,238 @@
+//! From a decided train to sealed datagrams in the send batch: the last step of a packet's way out.
+
+use std::net::SocketAddr;
+
+use super::Node;
+use crate::batch::{Output, Target};
+use crate::id::PeerIndex;
+use crate::packet::{self, Headers, Segmenter, Vnet};
+use crate::path::{LinkId, Path, PathId};
+use crate::telemetry::DropReason;
+use crate::time::Instant;
+use crate::wire::{self, Flags, RelayRepr, Split};
+
+/// IPv6 demands that every link carries this much (RFC 8200 section 5); so does the TUN, always.
+const INNER_MTU_MIN: usize = 1_280;
+
+/// What a relay is told about the traffic.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Label {
+    pub(super) class: u8,
+    pub(super) flow_hash: u16,
+}
+
+/// A path, resolved to the point where bytes can be sent.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Route {
+    pub(super) peer: PeerIndex,
+    pub(super) path: Path,
+    target: Target,
+    hop: Option<Hop>,
+}
+
+/// The first of two hops.
+#[derive(Clone, Copy, Debug)]
+struct Hop {
+    relay: PeerIndex,
+    path: PathId,
+    repr: RelayRepr,
+}
+
+impl Route {
+    /// Where the relay header ends and the tunnel's datagram begins.
+    const fn offset(&self) -> usize {
+        if self.hop.is_some() { wire::RELAY_OVERHEAD } else { 0 }
+    }
+}
+
+impl Node {
+    /// Resolves a path to a peer. `None` when an address on the way is not known.
+    pub(super) fn route(
+        &self,
+        peer: PeerIndex,
+        path: Path,
+        tos: u8,
+        label: Label,
+    ) -> Option<Route> {
+        match path {
+            Path::Direct(link) => {
+                let destination = self.peers[peer.usize()].address(link)?;
+                Some(self.route_to(peer, link, destination, tos))
+            }
+            Path::Via(relay) => {
+                let link = self.router.link_to(relay)?;
+                let destination = self.peers[relay.usize()].address(link)?;
+                let repr = RelayRepr {
+                    src: self.id,
+                    dst: self.peers[peer.usize()].id,
+                    hop_limit: wire::relay::HOP_LIMIT,
+                    class: label.class,
+                    flow_hash: label.flow_hash,
+                };
+                let hop = Hop { relay, path: Path::Direct(link).into(), repr };
+                let target = Target { uplink: link.local, destination, tos };
+                Some(Route { peer, path, target, hop: Some(hop) })
+            }
+        }
+    }
+
+    /// The direct way over a link to an address that need not be the link's own.
+    pub(super) fn route_to(
+        &self,
+        peer: PeerIndex,
+        link: LinkId,
+        destination: SocketAddr,
+        tos: u8,
+    ) -> Route {
+        let target = Target { uplink: link.local, destination, tos };
+        Route { peer, path: Path::Direct(link), target, hop: None }
+    }
+
+    /// Sends one plaintext of `len` bytes, written by `fill`, over `route`.
+    pub(super) fn send(
+        &mut self,
+        now: Instant,
+        route: &Route,
+        flags: Flags,
+        len: usize,
+        fill: impl FnOnce(&mut [u8]),
+        out: &mut Output,
+    ) -> Result<(), DropReason> {
+        let offset = route.offset();
+        let total = offset + wire::DATA_OVERHEAD + len;
+        // Keys are asked for first, so that nothing is queued that cannot be sealed.
+        self.can_seal(now, route.peer)?;
+        if let Some(hop) = &route.hop {
+            self.can_seal(now, hop.relay)?;
+        }
+        let datagram = out.tx.push(route.target, total).ok_or(DropReason::BatchFull)?;
+        let start = offset + wire::DATA_HEADER_LEN;
+        fill(&mut datagram[start..start + len]);
+        let mut sealer = self.tunnels.sealer(now, route.peer, route.path.into())?;
+        sealer.seal(flags, &mut datagram[offset..])?;
+        if let Some(hop) = &route.hop {
+            self.tunnels.seal_relay(now, hop.relay, hop.path, &hop.repr, datagram)?;
+        }
+        self.peers[route.peer.usize()].tx.add(1, total as u64);
+        self.counters.underlay_tx.add(1, total as u64);
+        Ok(())
+    }
+
+    /// Whether a peer has keys to seal with.
+    pub(super) fn can_seal(&mut self, now: Instant, peer: PeerIndex) -> Result<(), DropReason> {
+        self.tunnels.sealer(now, peer, PathId(0)).map(|_| ())
+    }
+
+    /// The largest inner packet that a path passes in one datagram.
+    pub(super) fn inner_mtu(&self, peer: PeerIndex, path: Path) -> usize {
+        let peer = &self.peers[peer.usize()];
+        let datagram = peer
+            .state(path)
+            .map_or_else(|| super::peer::base_datagram(path, false), |state| state.mtu.proven());
+        usize::from(datagram) - wire::DATA_OVERHEAD - wire::COPY_ID_LEN
+    }
+
+    /// Cuts a train to what the path passes, seals it and queues it.
+    pub(super) fn encapsulate(
+        &mut self,
+        now: Instant,
+        route: &Route,
+        frame: &[u8],
+        headers: &Headers,
+        vnet: &Vnet,
+        out: &mut Output,
+    ) -> Result<(), DropReason> {
+        let mtu = self.inner_mtu(route.peer, route.path);
+        let segmenter = match Segmenter::new(frame, headers, *vnet, mtu) {
+            Ok(segmenter) => segmenter,
+            Err(DropReason::TooBig) => {
+                let whole = Segmenter::new(frame, headers, *vnet, usize::MAX)?;
+                return self.encapsulate_too_big(now, route, &whole, headers, mtu, out);
+            }
+            Err(reason) => return Err(reason),
+        };
+        for index in 0..segmenter.count() {
+            let len = segmenter.segment_len(index);
+            let fill = |place: &mut [u8]| {
+                segmenter.write(index, place);
+            };
+            self.send(now, route, Flags::NONE, len, fill, out)?;
+        }
+        Ok(())
+    }
+
+    /// The packets of a train that no cutting of TCP could make small enough.
+    fn encapsulate_too_big(
+        &mut self,
+        now: Instant,
+        route: &Route,
+        segmenter: &Segmenter<'_>,
+        headers: &Headers,
+        mtu: usize,
+        out: &mut Output,
+    ) -> Result<(), DropReason> {
+        for index in 0..segmenter.count() {
+            let len = segmenter.segment_len(index);
+            let mut packet = std::mem::take(&mut self.packet_scratch);
+            packet.resize(len, 0);
+            segmenter.write(index, &mut packet);
+            let result = if len <= INNER_MTU_MIN && mtu < INNER_MTU_MIN {
+                self.send_split(now, route, &packet, out)
+            } else if headers.dont_fragment || headers.is_ipv6() {
+                let told = mtu.max(INNER_MTU_MIN);
+                let error = packet::icmp::Error::TooBig { mtu: told as u16 };
+                self.answer_host(&packet, headers, error, out);
+                Err(DropReason::TooBig)
+            } else {
+                self.send_fragments(now, route, &packet, headers, mtu, out)
+            };
+            self.packet_scratch = packet;
+            result?;
+        }
+        Ok(())
+    }
+
+    /// Two halves, for a path that is too small for what must pass.
+    fn send_split(
+        &mut self,
+        now: Instant,
+        route: &Route,
+        packet: &[u8],
+        out: &mut Output,
+    ) -> Result<(), DropReason> {
+        let peer = &mut self.peers[route.peer.usize()];
+        let id = peer.next_split;
+        peer.next_split = id.wrapping_add(1);
+        let (first, second) = packet.split_at(packet.len().div_ceil(2));
+        for (part, body) in [(0, first), (1, second)] {
+            let split = Split { packet: id, part, parts: 2 };
+            let fill = |place: &mut [u8]| {
+                let (head, rest) = place.split_at_mut(Split::LEN);
+                head.copy_from_slice(&split.emit());
+                rest.copy_from_slice(body);
+            };
+            self.send(now, route, Flags::SPLIT, Split::LEN + body.len(), fill, out)?;
+        }
+        Ok(())
+    }
+
+    fn send_fragments(
+        &mut self,
+        now: Instant,
+        route: &Route,
+        packet: &[u8],
+        headers: &Headers,
+        mtu: usize,
+        out: &mut Output,
+    ) -> Result<(), DropReason> {
+        let fragments = packet::Fragmenter::new(packet, headers, mtu)?;
+        for index in 0..fragments.count() {
+            let len = fragments.fragment_len(index);
+            let fill = |place: &mut [u8]| {
+                fragments.write(index, place);
+            };
+            self.send(now, route, Flags::NONE, len, fill, out)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,250 @@
+//! A frame's way out: whose traffic is it, where does it leave the overlay, which way is best.
+
+use std::net::IpAddr;
+
+use super::deliver::Admitted;
+use super::prefixes::Owner;
+use super::{ExitVia, Label, Node};
+use crate::addr;
+use crate::batch::Output;
+use crate::flow::{ClassIndex, Direction, Egress, FlowId, FlowKey};
+use crate::id::PeerIndex;
+use crate::metric::Metric;
+use crate::nat::Realm;
+use crate::packet::{Gso, Headers, Vnet, icmp, rewrite};
+use crate::telemetry::{DropReason, Tally};
+use crate::time::Instant;
+
+/// What becomes of a frame from the TUN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TunVerdict {
+    /// It is dealt with: sent, or dropped and counted.
+    Consumed,
+    /// The frame, changed in place, goes back to the TUN with this offload header: it leaves by our
+    /// own exit, or comes back in from it.
+    WriteBack(Vnet),
+}
+
+/// A frame from the TUN with what is known of it.
+struct Train<'f> {
+    frame: &'f mut [u8],
+    headers: Headers,
+    vnet: Vnet,
+    packets: u64,
+}
+
+/// Whose traffic a train is. Without a place in the flow table it goes by its class alone.
+#[derive(Clone, Copy)]
+struct Flow {
+    id: Option<FlowId>,
+    class: ClassIndex,
+    metric: Metric,
+}
+
+impl Node {
+    /// Handles one frame from the TUN: an IP packet or super-packet. See the driving contract at
+    /// [`Node`].
+    pub fn handle_tun_frame(
+        &mut self,
+        now: Instant,
+        frame: &mut [u8],
+        vnet: Vnet,
+        out: &mut Output,
+    ) -> TunVerdict {
+        let parsed = Headers::parse(frame);
+        let packets = parsed.as_ref().map_or(1, |headers| train_len(headers, &vnet));
+        let bytes = frame.len() as u64;
+        self.counters.tun_rx.add(packets, bytes);
+        self.touch();
+        let verdict = parsed
+            .and_then(|headers| self.forward(now, Train { frame, headers, vnet, packets }, out));
+        match verdict {
+            Ok(TunVerdict::WriteBack(vnet)) => {
+                self.counters.tun_tx.add(packets, bytes);
+                TunVerdict::WriteBack(vnet)
+            }
+            Ok(TunVerdict::Consumed) => TunVerdict::Consumed,
+            Err(reason) => {
+                self.counters.drop_many(reason, packets);
+                TunVerdict::Consumed
+            }
+        }
+    }
+
+    fn forward(
+        &mut self,
+        now: Instant,
+        train: Train<'_>,
+        out: &mut Output,
+    ) -> Result<TunVerdict, DropReason> {
+        if !addr::is_unicast(train.headers.destination) {
+            return Err(DropReason::NotUnicast);
+        }
+        if self.exit.as_ref().is_some_and(|exit| exit.in_pool(train.headers.destination)) {
+            return self.return_to_ingress(now, train, out);
+        }
+        if self.prefixes.owner(train.headers.source) != Some(Owner::Local) {
+            return Err(DropReason::ForeignSource);
+        }
+        rewrite::clamp_mss(train.frame, &train.headers, &train.vnet, self.mtu);
+        let flow = self.flow_of(now, &train);
+        match self.egress(now, flow, &train, out)? {
+            Egress::Peer(peer) | Egress::PeerExit(peer) => {
+                self.send_to_peer(now, flow, peer, &train, out)
+            }
+            Egress::LocalExit => self.leave_here(now, train, out),
+            Egress::Undecided | Egress::Local => Err(DropReason::NoRoute),
+        }
+    }
+
+    /// A packet from the Internet to an outside address of our NAT.
+    fn return_to_ingress(
+        &mut self,
+        now: Instant,
+        train: Train<'_>,
+        out: &mut Output,
+    ) -> Result<TunVerdict, DropReason> {
+        let nat = &mut self.exit.as_mut().ok_or(DropReason::Unsolicited)?.nat;
+        let inbound = nat.inbound(now, train.frame, &train.headers, &train.vnet)?;
+        let Some(peer) = inbound.realm.peer() else {
+            return Ok(TunVerdict::WriteBack(train.vnet));
+        };
+        let headers = Headers::parse(train.frame)?;
+        let train = Train { headers, ..train };
+        rewrite::clamp_mss(train.frame, &train.headers, &train.vnet, self.mtu);
+        let flow = self.flow_of(now, &train);
+        if let Some(entry) = flow.id.and_then(|id| self.flows.get_mut(id)) {
+            entry.egress = Egress::Peer(peer);
+        }
+        self.send_to_peer(now, flow, peer, &train, out)
+    }
+
+    /// Finds or enters the flow, and counts the train.
+    fn flow_of(&mut self, now: Instant, train: &Train<'_>) -> Flow {
+        let key = FlowKey::of(&train.headers);
+        let lookup = self.flows.lookup_or_admit(now, key, train.headers.source);
+        let Ok(lookup) = lookup else {
+            let class = self.classes.classify(&key, train.headers.dscp());
+            return Flow { id: None, class, metric: self.classes.get(class).metric };
+        };
+        if lookup.is_new {
+            let class = self.classes.classify(&key, train.headers.dscp());
+            if let Some(entry) = self.flows.get_mut(lookup.id) {
+                entry.class = class;
+            }
+        }
+        let tally = Tally { packets: train.packets, bytes: train.frame.len() as u64 };
+        let flags = train.headers.tcp_flags;
+        self.flows.record(now, lookup.id, Direction::Forward, tally, flags);
+        let class = self.flows.get(lookup.id).map_or_else(ClassIndex::default, |flow| flow.class);
+        Flow { id: Some(lookup.id), class, metric: self.classes.get(class).metric }
+    }
+
+    /// Where a flow leaves the overlay. A flow to the Internet stays with its exit as long as that
+    /// can be reached, because the exit's NAT holds its address.
+    fn egress(
+        &mut self,
+        now: Instant,
+        flow: Flow,
+        train: &Train<'_>,
+        out: &mut Output,
+    ) -> Result<Egress, DropReason> {
+        let pinned = flow.id.and_then(|id| self.flows.get(id)).map(|entry| entry.egress);
+        let stays = match pinned {
+            None | Some(Egress::Undecided) => false,
+            Some(Egress::PeerExit(peer)) => self.router.path(peer, flow.metric).is_some(),
+            Some(Egress::Local | Egress::LocalExit | Egress::Peer(_)) => true,
+        };
+        if let (true, Some(egress)) = (stays, pinned) {
+            return Ok(egress);
+        }
+        let destination = train.headers.destination;
+        let egress = match self.prefixes.owner(destination) {
+            Some(Owner::Peer(peer)) => Some(Egress::Peer(peer)),
+            Some(Owner::Local) => None,
+            None => self.choose_exit(now, destination, flow.metric),
+        };
+        let Some(egress) = egress else {
+            let error = icmp::Error::NetUnreachable;
+            self.answer_host(train.frame, &train.headers, error, out);
+            return Err(DropReason::NoRoute);
+        };
+        if let Some(entry) = flow.id.and_then(|id| self.flows.get_mut(id)) {
+            entry.egress = egress;
+        }
+        Ok(egress)
+    }
+
+    /// The first exit in the operator's order that can be used now.
+    pub(super) fn choose_exit(
+        &self,
+        now: Instant,
+        destination: IpAddr,
+        metric: Metric,
+    ) -> Option<Egress> {
+        if addr::is_special_purpose(destination) || destination.is_ipv6() {
+            return None;
+        }
+        self.internet_via.iter().find_map(|via| match *via {
+            ExitVia::Local => self.exit.as_ref().map(|_| Egress::LocalExit),
+            ExitVia::Peer(peer) => self.router.path(peer, metric).map(|_| Egress::PeerExit(peer)),
+            ExitVia::Auto => self.best_exit(now, metric).map(Egress::PeerExit),
+        })
+    }
+
+    fn best_exit(&self, now: Instant, metric: Metric) -> Option<PeerIndex> {
+        let exits = (0..self.peers.len() as u16).map(PeerIndex);
+        exits
+            .filter(|peer| self.peers[peer.usize()].egress)
+            .filter_map(|peer| Some((self.router.cost(now, peer, metric)?, peer)))
+            .min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)))
+            .map(|(_, peer)| peer)
+    }
+
+    fn send_to_peer(
+        &mut self,
+        now: Instant,
+        flow: Flow,
+        peer: PeerIndex,
+        train: &Train<'_>,
+        out: &mut Output,
+    ) -> Result<TunVerdict, DropReason> {
+        let path = self.router.path(peer, flow.metric);
+        let label = Label { class: flow.class.0, flow_hash: flow.id.map_or(0, |id| id.0 as u16) };
+        let tos = match self.classes.get(flow.class).set_dscp {
+            None => train.headers.tos,
+            Some(dscp) => dscp << 2 | train.headers.tos & 3,
+        };
+        let route = path.and_then(|path| self.route(peer, path, tos, label));
+        let Some(route) = route else {
+            let error = icmp::Error::HostUnreachable;
+            self.answer_host(train.frame, &train.headers, error, out);
+            return Err(DropReason::NoPath);
+        };
+        self.encapsulate(now, &route, train.frame, &train.headers, &train.vnet, out)?;
+        Ok(TunVerdict::Consumed)
+    }
+
+    /// Our own LAN's traffic through our own exit: back into the TUN with a new source.
+    fn leave_here(
+        &mut self,
+        now: Instant,
+        train: Train<'_>,
+        out: &mut Output,
+    ) -> Result<TunVerdict, DropReason> {
+        self.check_exit_destination(train.headers.destination)?;
+        let Train { frame, headers, vnet, .. } = train;
+        match self.translate_outbound(now, Realm::LOCAL, frame, &headers, &vnet, out)? {
+            Admitted::ToTun(_) => Ok(TunVerdict::WriteBack(vnet)),
+            Admitted::Gone => Ok(TunVerdict::Consumed),
+        }
+    }
+}
+
+/// How many packets a frame stands for.
+fn train_len(headers: &Headers, vnet: &Vnet) -> u64 {
+    if vnet.gso == Gso::None || vnet.segment_size == 0 {
+        return 1;
+    }
+    (headers.payload_len() as u64).div_ceil(u64::from(vnet.segment_size)).max(1)
+}

@@ -1,0 +1,338 @@
+//! What is measured of the paths to the peers, and how it reaches the router and the other nodes.
+
+use std::time::Duration;
+
+use super::peer::{LINKS_MAX, PathState, Peer, base_datagram, max_datagram};
+use super::{Event, Node, NodeConfig};
+use crate::batch::Output;
+use crate::id::{NodeId, PeerIndex, UplinkIndex};
+use crate::link::{Endpoint, Intervals, MtuSearch, ProbeBudget, Prober, ProberConfig};
+use crate::metric::{LinkReport, Liveness, Loss, Metric};
+use crate::path::{LinkId, Path, PathId};
+use crate::rng::Rng;
+use crate::routing::{Advertisement, AdvertiserConfig, PeerInfo, RouteEvent, Router, RouterConfig};
+use crate::time::Instant;
+use crate::tunnel::{Identity, TunnelConfig, Tunnels};
+use crate::wire::{self, AdvertisementAck, AdvertisementEntry, Control, ControlWriter, Entries};
+
+/// A relayed path stays measured for this long after nothing wants it any more.
+const RELAYED_LINGER: Duration = Duration::from_secs(30);
+/// Before the first answer, probes of a new path come this often.
+const FIRST_INTERVAL: Duration = Duration::from_millis(250);
+
+/// The peers with a link for every useful pair of uplinks: those of one address family.
+pub(super) fn peers(config: &NodeConfig, now: Instant, rng: &mut Rng) -> Vec<Peer> {
+    let allowed = |list: &Option<Vec<PeerIndex>>, index: usize| {
+        list.as_ref().is_none_or(|list| list.contains(&PeerIndex(index as u16)))
+    };
+    let egress = config.egress.as_ref();
+    let peer = |(index, peer): (usize, &super::PeerConfig)| {
+        let mut paths = Vec::new();
+        for (local, uplink) in config.uplinks.iter().enumerate().take(UplinkIndex::MAX_COUNT) {
+            let remotes = peer.endpoints.iter().enumerate().take(UplinkIndex::MAX_COUNT);
+            for (remote, endpoint) in remotes.filter(|(_, e)| same_family(e, &uplink.listen)) {
+                let link =
+                    LinkId { local: UplinkIndex(local as u8), remote: UplinkIndex(remote as u8) };
+                let endpoint = Endpoint::new(Some(*endpoint));
+                paths.push(path_state(now, Path::Direct(link), endpoint, &config.uplinks, rng));
+            }
+        }
+        Peer {
+            name: peer.name.clone(),
+            public_key: peer.public_key,
+            id: peer.public_key.node_id(),
+            addresses: peer.addresses.clone(),
+            relay: peer.relay,
+            egress: peer.egress,
+            may_exit: egress.is_some_and(|egress| allowed(&egress.allowed, index)),
+            may_relay: allowed(&config.relay.allowed, index),
+            paths,
+            attempts: 0,
+            sealable: false,
+            rx: Default::default(),
+            tx: Default::default(),
+            next_split: 0,
+        }
+    };
+    config.peers.iter().enumerate().map(peer).collect()
+}
+
+const fn same_family(a: &std::net::SocketAddr, b: &std::net::SocketAddr) -> bool {
+    a.is_ipv6() == b.is_ipv6()
+}
+
+fn path_state(
+    now: Instant,
+    path: Path,
+    endpoint: Endpoint,
+    uplinks: &[super::UplinkConfig],
+    rng: &mut Rng,
+) -> PathState {
+    let (ipv6, mtu) = match path {
+        Path::Direct(link) => uplinks
+            .get(link.local.usize())
+            .map_or((true, 1_280), |uplink| (uplink.listen.is_ipv6(), uplink.mtu)),
+        // Over whichever uplink the relay is reached; a probe that is too long for it is lost.
+        Path::Via(_) => (false, uplinks.iter().map(|uplink| uplink.mtu).max().unwrap_or(1_280)),
+    };
+    let search = MtuSearch::new(now, base_datagram(path, ipv6), max_datagram(path, ipv6, mtu));
+    PathState {
+        path,
+        endpoint,
+        prober: Prober::new(now, ProberConfig::default(), FIRST_INTERVAL, rng.fork()),
+        mtu: search,
+        routable: false,
+        wanted_until: now + RELAYED_LINGER,
+        received: Default::default(),
+    }
+}
+
+pub(super) fn tunnels(config: &NodeConfig, identity: Identity, now: Instant, rng: Rng) -> Tunnels {
+    let tunnel = TunnelConfig {
+        identity,
+        preshared_key: config.preshared_key.clone(),
+        suites: config.suites,
+        peers: config.peers.iter().map(|peer| peer.public_key).collect(),
+        load_threshold: TunnelConfig::LOAD_THRESHOLD,
+    };
+    let mut tunnels = Tunnels::new(now, tunnel, rng);
+    tunnels.set_stored_timestamp(config.last_handshake_timestamp);
+    tunnels
+}
+
+pub(super) fn router(
+    config: &NodeConfig,
+    me: NodeId,
+    peers: &[Peer],
+    advertiser: &AdvertiserConfig,
+    seed: u64,
+) -> Router {
+    let routing = RouterConfig { advertisement_expiry: advertiser.expiry(), ..config.routing };
+    let infos = peers.iter().map(|peer| PeerInfo { id: peer.id, may_relay: peer.relay });
+    Router::new(routing, me, infos.collect(), seed)
+}
+
+impl Node {
+    /// True if the link is measured, now if not before. An authentic peer may have more uplinks
+    /// than the configuration says, up to a limit.
+    pub(super) fn ensure_link(&mut self, now: Instant, peer: PeerIndex, link: LinkId) -> bool {
+        let entry = &mut self.peers[peer.usize()];
+        let path = Path::Direct(link);
+        if entry.state(path).is_some() {
+            return true;
+        }
+        let links = entry.links().count();
+        if links >= LINKS_MAX {
+            return false;
+        }
+        let state = path_state(now, path, Endpoint::new(None), &self.uplinks, &mut self.rng);
+        entry.paths.insert(links, state);
+        true
+    }
+
+    /// Tells the router what was measured, lets it choose, and measures what it wants measured.
+    pub(super) fn update_routing(&mut self, now: Instant) {
+        for index in 0..self.peers.len() {
+            let peer = PeerIndex(index as u16);
+            let sealable = self.can_seal(now, peer).is_ok();
+            for state in &self.peers[index].paths {
+                let mut report = state.prober.report(now);
+                if !sealable {
+                    report.state = Liveness::Down;
+                }
+                match state.path {
+                    Path::Direct(link) => self.router.update_direct(now, peer, link, Some(report)),
+                    Path::Via(relay) => {
+                        self.router.update_relayed(now, peer, relay, Some(report));
+                    }
+                }
+            }
+        }
+        if self.router.poll_timeout().0 > now {
+            return;
+        }
+        let mut events = std::mem::take(&mut self.route_events);
+        self.router.recompute(now, &mut events);
+        for event in events.drain(..) {
+            self.report_route(event);
+        }
+        self.route_events = events;
+        for index in 0..self.peers.len() {
+            let peer = PeerIndex(index as u16);
+            self.advertiser.update(now, peer, self.router.direct_report(peer));
+            let reachable = self.router.path(peer, Metric::Latency).is_some();
+            self.advertiser.set_reachable(now, peer, reachable);
+            self.measure_relayed(now, peer);
+        }
+        self.spend_budget(now);
+    }
+
+    /// Paths through relays that are in use, or next, are measured end to end.
+    fn measure_relayed(&mut self, now: Instant, peer: PeerIndex) {
+        let mut relays = std::mem::take(&mut self.relays_scratch);
+        self.router.relays_to_probe(peer, &mut relays);
+        for &(relay, _) in &relays {
+            let path = Path::Via(relay);
+            let entry = &mut self.peers[peer.usize()];
+            match entry.state_mut(path) {
+                Some(state) => state.wanted_until = now + RELAYED_LINGER,
+                None => {
+                    let endpoint = Endpoint::new(None);
+                    let state = path_state(now, path, endpoint, &self.uplinks, &mut self.rng);
+                    entry.paths.push(state);
+                }
+            }
+        }
+        self.relays_scratch = relays;
+    }
+
+    /// Probes go where they decide something: to paths in use most of all.
+    fn spend_budget(&mut self, now: Instant) {
+        let in_use = |router: &Router, peer: PeerIndex, path: Path| {
+            Metric::ALL.iter().any(|&metric| router.path(peer, metric) == Some(path))
+        };
+        let (mut used, mut idle) = (0, 0);
+        for (index, peer) in self.peers.iter().enumerate() {
+            for state in &peer.paths {
+                if in_use(&self.router, PeerIndex(index as u16), state.path) {
+                    used += 1;
+                } else {
+                    idle += 1;
+                }
+            }
+        }
+        let budget = ProbeBudget::new(self.control_budget_bps, ProbeBudget::SEPARATE_BYTES);
+        let Intervals { in_use: fast, idle: slow } = budget.intervals(used, idle);
+        for (index, peer) in self.peers.iter_mut().enumerate() {
+            for state in &mut peer.paths {
+                let used = in_use(&self.router, PeerIndex(index as u16), state.path);
+                state.prober.set_interval(now, if used { fast } else { slow });
+            }
+        }
+    }
+
+    fn report_route(&mut self, event: RouteEvent) {
+        let (peer, metric, what) = match event {
+            RouteEvent::Switched { peer, metric, to, cause, .. } => match to {
+                None => (peer, metric, "lost: no usable path".to_owned()),
+                Some(to) => {
+                    (peer, metric, format!("is {} ({})", self.describe(peer, to), cause.name()))
+                }
+            },
+            RouteEvent::DetourBegun { peer, metric, around, over } => {
+                let (around, over) = (self.describe(peer, around), self.describe(peer, over));
+                (peer, metric, format!("{around} is suspect, meanwhile {over}"))
+            }
+            RouteEvent::DetourEnded { peer, metric, back_on } => {
+                (peer, metric, format!("is {} again", self.describe(peer, back_on)))
+            }
+        };
+        let name = self.peers[peer.usize()].name.clone();
+        self.push_event(Event::PathChanged { peer: name, metric, what });
+    }
+
+    /// A path in words.
+    pub(super) fn describe(&self, peer: PeerIndex, path: Path) -> String {
+        match path {
+            Path::Via(relay) => format!("via {}", self.peers[relay.usize()].name),
+            Path::Direct(link) => match self.peers[peer.usize()].address(link) {
+                Some(address) => format!("direct to {address}"),
+                None => "direct".to_owned(),
+            },
+        }
+    }
+
+    /// Sends what peers lack of our advertisements.
+    pub(super) fn advertise(&mut self, now: Instant, out: &mut Output) {
+        let mut entries = std::mem::take(&mut self.entries_scratch);
+        while let Some((peer, head)) = self.advertiser.poll(now, &mut entries) {
+            let wire_entries: Vec<_> = entries.iter().map(entry_of).collect();
+            let head = wire::Advertisement {
+                epoch: head.epoch,
+                seq: head.seq,
+                part: head.part,
+                parts: head.parts,
+                flags: if head.delta { wire::Advertisement::DELTA } else { 0 },
+                spare_relay_kbit: head.spare_relay_kbit,
+            };
+            let mut body = [0; super::control::BODY_MAX];
+            let mut writer = ControlWriter::new(&mut body);
+            if writer.push_advertisement(&head, &wire_entries) {
+                let len = writer.len();
+                self.send_body(now, peer, &body[..len], out);
+            }
+        }
+        self.entries_scratch = entries;
+    }
+
+    pub(super) fn on_advertisement(
+        &mut self,
+        now: Instant,
+        peer: PeerIndex,
+        head: &wire::Advertisement,
+        entries: Entries<'_>,
+        out: &mut Output,
+    ) {
+        let part = Advertisement {
+            epoch: head.epoch,
+            seq: head.seq,
+            part: head.part,
+            parts: head.parts,
+            delta: head.flags & wire::Advertisement::DELTA != 0,
+            spare_relay_kbit: head.spare_relay_kbit,
+        };
+        let applied = self.router.apply(now, peer, &part, entries.iter().map(report_of));
+        let (epoch, seq) = applied.known;
+        let ack = Control::AdvertisementAck(AdvertisementAck { epoch, seq, part: head.part });
+        let mut body = [0; 64];
+        let mut writer = ControlWriter::new(&mut body);
+        if writer.push(&ack) {
+            let len = writer.len();
+            self.send_body(now, peer, &body[..len], out);
+        }
+    }
+
+    pub(super) fn on_advertisement_ack(
+        &mut self,
+        now: Instant,
+        peer: PeerIndex,
+        ack: AdvertisementAck,
+    ) {
+        self.advertiser.on_ack(now, peer, ack.epoch, ack.seq);
+    }
+
+    /// What was lost of the peer's datagrams on a path since this was last asked.
+    pub(super) fn receive_loss(&mut self, peer: PeerIndex, wire_path: PathId, path: Path) -> Loss {
+        let stats = self.tunnels.receive_stats(peer, wire_path);
+        let Some(state) = self.peers[peer.usize()].state_mut(path) else { return Loss::NONE };
+        let before = std::mem::replace(&mut state.received, stats);
+        let expected = stats.expected.saturating_sub(before.expected);
+        let received = stats.received.saturating_sub(before.received);
+        if expected == 0 {
+            return Loss::NONE;
+        }
+        Loss::from_fraction(1.0 - received as f64 / expected as f64)
+    }
+}
+
+fn entry_of((node, report): &(NodeId, LinkReport)) -> AdvertisementEntry {
+    let flags = match report.state {
+        Liveness::Up => AdvertisementEntry::UP,
+        Liveness::Suspect => AdvertisementEntry::UP | AdvertisementEntry::SUSPECT,
+        Liveness::Down => 0,
+    };
+    AdvertisementEntry { node: *node, latency_us: report.latency_us, loss: report.loss.0, flags }
+}
+
+fn report_of(entry: AdvertisementEntry) -> (NodeId, LinkReport) {
+    let state = if entry.flags & AdvertisementEntry::UP == 0 {
+        Liveness::Down
+    } else if entry.flags & AdvertisementEntry::SUSPECT != 0 {
+        Liveness::Suspect
+    } else {
+        Liveness::Up
+    };
+    let report =
+        LinkReport { latency_us: entry.latency_us, jitter_us: 0, loss: Loss(entry.loss), state };
+    (entry.node, report)
+}

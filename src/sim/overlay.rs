@@ -1,0 +1,109 @@
+//! Ready-made configurations: a full mesh of sites that look alike.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use ipnet::{IpNet, Ipv4Net};
+
+use crate::flow::{Classes, FlowLimits};
+use crate::node::{EgressConfig, ExitVia, NodeConfig, PeerConfig, RelayConfig, UplinkConfig};
+use crate::routing::RouterConfig;
+use crate::tunnel::{Identity, Suites};
+
+/// UDP port of every simulated node.
+const PORT: u16 = 4710;
+
+/// What the sites of a mesh have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct Mesh {
+    /// How many sites, at most 200.
+    pub sites: u8,
+    /// Uplinks of each site, at most 4.
+    pub uplinks: u8,
+    /// Every site offers its exit, and prefers the first other site's.
+    pub exits: bool,
+}
+
+impl Default for Mesh {
+    fn default() -> Self {
+        Self { sites: 4, uplinks: 1, exits: false }
+    }
+}
+
+impl Mesh {
+    /// The underlay address of an uplink of a site (both from zero).
+    pub fn underlay(site: u8, uplink: u8) -> IpAddr {
+        let block = [[192, 0, 2], [198, 51, 100], [203, 0, 113], [198, 18, 0]][usize::from(uplink)];
+        IpAddr::V4(Ipv4Addr::new(block[0], block[1], block[2], site + 1))
+    }
+
+    /// The overlay address of a site.
+    pub fn overlay(site: u8) -> Ipv4Addr {
+        Ipv4Addr::new(10, 77, 0, site + 1)
+    }
+
+    /// A host behind a site.
+    pub fn host(site: u8, host: u8) -> Ipv4Addr {
+        Ipv4Addr::new(10, site + 1, 0, host)
+    }
+
+    /// The configurations of all sites, in order.
+    pub fn configs(self) -> Vec<NodeConfig> {
+        (0..self.sites).map(|site| self.config(site)).collect()
+    }
+
+    fn config(self, site: u8) -> NodeConfig {
+        let uplinks = (0..self.uplinks).map(|uplink| UplinkConfig {
+            listen: SocketAddr::new(Self::underlay(site, uplink), PORT),
+            mtu: 1500,
+        });
+        let others = (0..self.sites).filter(|&other| other != site);
+        NodeConfig {
+            name: format!("site{site}"),
+            private_key: zeroize::Zeroizing::new(private_key(site)),
+            preshared_key: None,
+            suites: Suites::default(),
+            addresses: vec![Self::overlay(site).into()],
+            mtu: 1392,
+            lan_networks: vec![network(site)],
+            uplinks: uplinks.collect(),
+            egress: self.exits.then(|| EgressConfig {
+                pool: vec![Ipv4Net::from(Ipv4Addr::new(100, 64, site + 1, 1))],
+                ports: 40_000..=59_999,
+                allowed: None,
+                denied: vec![network(site)],
+                permitted: Vec::new(),
+            }),
+            relay: RelayConfig::default(),
+            peers: others.map(|other| self.peer(other)).collect(),
+            classes: Classes::default(),
+            internet_via: if self.exits { vec![ExitVia::Auto] } else { Vec::new() },
+            control_budget_bps: 33_000,
+            flow_limits: FlowLimits::default(),
+            routing: RouterConfig::default(),
+            epoch: 1,
+            last_handshake_timestamp: 0,
+        }
+    }
+
+    fn peer(self, site: u8) -> PeerConfig {
+        let endpoints =
+            (0..self.uplinks).map(|uplink| SocketAddr::new(Self::underlay(site, uplink), PORT));
+        PeerConfig {
+            name: format!("site{site}"),
+            public_key: Identity::from_private(private_key(site)).public(),
+            endpoints: endpoints.collect(),
+            addresses: vec![Self::overlay(site).into()],
+            networks: vec![network(site)],
+            relay: true,
+            egress: self.exits,
+        }
+    }
+}
+
+fn private_key(site: u8) -> [u8; 32] {
+    [site + 1; 32]
+}
+
+fn network(site: u8) -> IpNet {
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(10, site + 1, 0, 0), 16))
+}

@@ -1,0 +1,152 @@
+//! Real nodes over a made-up underlay, in virtual time.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use rongate::rng::Rng;
+use rongate::sim::{LinkModel, Mesh, Simulator};
+use rongate::time::Instant;
+
+/// A UDP packet from a host to a host; the payload is the time of sending.
+fn udp(from: Ipv4Addr, to: Ipv4Addr, at: Instant) -> Vec<u8> {
+    let mut packet = Vec::new();
+    etherparse::PacketBuilder::ipv4(from.octets(), to.octets(), 64)
+        .udp(4000, 4001)
+        .write(&mut packet, &at.as_micros().to_be_bytes())
+        .expect("a vector takes everything");
+    packet
+}
+
+/// When a packet made by [`udp`] was sent, and from where to where.
+fn read(packet: &[u8]) -> (Ipv4Addr, Ipv4Addr, Instant) {
+    let address = |at: usize| Ipv4Addr::from(<[u8; 4]>::try_from(&packet[at..at + 4]).unwrap());
+    let at = u64::from_be_bytes(packet[28..36].try_into().unwrap());
+    (address(12), address(16), Instant::from_micros(at))
+}
+
+struct Pairs {
+    sites: u8,
+    /// For each directed pair: since when there is a usable path without a change of the underlay.
+    usable_since: Vec<Option<Instant>>,
+}
+
+impl Pairs {
+    /// How long after a change a pair may take to be connected.
+    const BOUND: Duration = Duration::from_secs(5);
+
+    fn index(&self, a: u8, b: u8) -> usize {
+        usize::from(a) * usize::from(self.sites) + usize::from(b)
+    }
+
+    /// A link counts when both directions work: a node learns of its links by answers.
+    fn link_up(simulator: &Simulator, a: u8, b: u8) -> bool {
+        let [a, b] = [a, b].map(|site| Mesh::underlay(site, 0));
+        simulator.network.link(a, b).up && simulator.network.link(b, a).up
+    }
+
+    fn usable(&self, simulator: &Simulator, a: u8, b: u8) -> bool {
+        let up = |x, y| Self::link_up(simulator, x, y);
+        up(a, b) || (0..self.sites).any(|c| c != a && c != b && up(a, c) && up(c, b))
+    }
+
+    fn note_change(&mut self, simulator: &Simulator) {
+        for a in 0..self.sites {
+            for b in (0..self.sites).filter(|&b| b != a) {
+                let index = self.index(a, b);
+                let usable = self.usable(simulator, a, b);
+                self.usable_since[index] = usable.then(|| simulator.now());
+            }
+        }
+    }
+}
+
+/// Two hours of random outages: a pair that has had a usable path (direct, or through one relay)
+/// for five seconds is connected, always.
+#[test]
+fn every_pair_with_a_usable_path_is_connected_within_five_seconds() {
+    let mesh = Mesh::default();
+    let link = LinkModel { delay: Duration::from_millis(20), ..LinkModel::default() };
+    let mut simulator = Simulator::new(mesh.configs(), link, 7);
+    let mut rng = Rng::new([9; 32]);
+    let mut pairs = Pairs { sites: mesh.sites, usable_since: vec![Some(simulator.now()); 16] };
+    let end = simulator.now() + Duration::from_secs(2 * 3600);
+    let mut next_change = simulator.now() + Duration::from_secs(20);
+    let (mut sent, mut due, mut delivered) = (0u64, 0u64, 0u64);
+    let mut changes = 0;
+    while simulator.now() < end {
+        if simulator.now() >= next_change {
+            change_something(&mut simulator, &mut rng, mesh.sites);
+            changes += 1;
+            pairs.note_change(&simulator);
+            next_change =
+                simulator.now() + Duration::from_millis(2_000 + u64::from(rng.below(28_000)));
+        }
+        let start = simulator.now();
+        let mut expected = Vec::new();
+        for a in 0..mesh.sites {
+            for b in (0..mesh.sites).filter(|&b| b != a) {
+                let since = pairs.usable_since[pairs.index(a, b)];
+                let (from, to) = (Mesh::host(a, 5), Mesh::host(b, 5));
+                simulator.send(usize::from(a), &udp(from, to, start));
+                sent += 1;
+                if since.is_some_and(|since| start - since >= Pairs::BOUND) {
+                    expected.push((from, to));
+                }
+            }
+        }
+        simulator.run_for(Duration::from_millis(500));
+        let arrived: Vec<_> = simulator.take_deliveries().iter().map(|d| read(&d.packet)).collect();
+        delivered += arrived.len() as u64;
+        // What was sent in this interval had half a second for at most 40 ms of way.
+        if next_change > start + Duration::from_millis(500) {
+            due += expected.len() as u64;
+            for (from, to) in expected {
+                assert!(
+                    arrived.contains(&(from, to, start)),
+                    "{from} -> {to} not connected at {start}, usable for 5 s"
+                );
+            }
+        }
+    }
+    assert!(changes > 300, "{changes}");
+    assert!(due * 2 > sent, "of {sent} packets only {due} were due");
+    assert!(delivered >= due);
+    for site in 0..usize::from(mesh.sites) {
+        let node = simulator.node(site).unwrap();
+        let sizes = node.table_sizes();
+        assert!(sizes.flows <= 64 && sizes.paths <= 64 && sizes.events <= 256, "{sizes:?}");
+    }
+}
+
+fn change_something(simulator: &mut Simulator, rng: &mut Rng, sites: u8) {
+    let a = rng.below(u32::from(sites)) as u8;
+    let b = (a + 1 + rng.below(u32::from(sites) - 1) as u8) % sites;
+    let [from, to] = [a, b].map(|site| Mesh::underlay(site, 0));
+    let up = rng.chance(0.5);
+    if rng.chance(0.25) {
+        simulator.network.set(from, to, |link| link.up = up);
+    } else {
+        simulator.network.set_both(from, to, |link| link.up = up);
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    let run = || {
+        let mut simulator = Simulator::new(Mesh::default().configs(), LinkModel::default(), 42);
+        let mut digest = Vec::new();
+        for second in 0..20u8 {
+            let (from, to) = (Mesh::host(0, second), Mesh::host(1, 1));
+            let packet = udp(from, to, simulator.now());
+            simulator.send(0, &packet);
+            simulator.run_for(Duration::from_secs(1));
+            digest.extend(simulator.take_deliveries());
+        }
+        digest
+    };
+    let first = run();
+    assert!(first.len() >= 18, "{}", first.len());
+    assert_eq!(first, run());
+}
