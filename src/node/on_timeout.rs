@@ -221,9 +221,7 @@ impl Node {
         if !sealable {
             return;
         }
-        self.peers[peer.usize()]
-            .paths
-            .retain(|state| matches!(state.path, Path::Direct(_)) || now < state.wanted_until);
+        self.forget_unwanted(now, peer);
         for at in 0..self.peers[peer.usize()].paths.len() {
             self.serve_path(now, peer, at, late, out);
         }

@@ -49,6 +49,7 @@ pub(super) fn peers(config: &NodeConfig, now: Instant, rng: &mut Rng) -> Vec<Pee
             paths,
             attempts: 0,
             sealable: false,
+            relays: 0,
             rx: Default::default(),
             tx: Default::default(),
             next_split: 0,
@@ -163,6 +164,7 @@ impl Node {
             let reachable = self.router.path(peer, Metric::Latency).is_some();
             self.advertiser.set_reachable(now, peer, reachable);
             self.measure_relayed(now, peer);
+            self.note_relays(now, peer);
         }
         self.spend_budget(now);
     }
@@ -184,6 +186,49 @@ impl Node {
             }
         }
         self.relays_scratch = relays;
+        self.doubt_failed_relays(now, peer);
+    }
+
+    /// A relay that newly has a link to a peer is a new way for a handshake that waits.
+    fn note_relays(&mut self, now: Instant, peer: PeerIndex) {
+        let relays = (0..self.peers.len() as u16).map(PeerIndex);
+        let usable = relays.filter(|&relay| relay != peer && self.relay_works(relay, peer)).count();
+        let before = std::mem::replace(&mut self.peers[peer.usize()].relays, usable);
+        if usable > before {
+            self.tunnels.hasten(now, peer);
+        }
+    }
+
+    /// Both links of a relayed path are said to work.
+    fn relay_works(&self, relay: PeerIndex, peer: PeerIndex) -> bool {
+        let link = || self.router.database().link(relay, peer);
+        self.peers[relay.usize()].relay
+            && self.router.link_to(relay).is_some()
+            && link().is_some_and(|link| link.state == Liveness::Up)
+    }
+
+    /// Relayed paths that nothing has wanted for a while are measured no more.
+    pub(super) fn forget_unwanted(&mut self, now: Instant, peer: PeerIndex) {
+        let router = &mut self.router;
+        self.peers[peer.usize()].paths.retain(|state| match state.path {
+            Path::Via(relay) if now >= state.wanted_until => {
+                router.update_relayed(now, peer, relay, None);
+                false
+            }
+            Path::Via(_) | Path::Direct(_) => true,
+        });
+    }
+
+    /// A relayed path that failed is asked again as soon as both its links are said to work: only
+    /// its own answers, not what others advertise, bring it back.
+    fn doubt_failed_relays(&mut self, now: Instant, peer: PeerIndex) {
+        for at in 0..self.peers[peer.usize()].paths.len() {
+            let state = &self.peers[peer.usize()].paths[at];
+            let Path::Via(relay) = state.path else { continue };
+            if state.prober.state() == Liveness::Down && self.relay_works(relay, peer) {
+                self.peers[peer.usize()].paths[at].prober.probe_soon(now);
+            }
+        }
     }
 
     /// Probes go where they decide something: to paths in use most of all.

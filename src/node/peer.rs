@@ -54,6 +54,8 @@ pub(crate) struct Peer {
     pub(crate) paths: Vec<PathState>,
     /// Handshake attempts since the tunnel was last established.
     pub(crate) attempts: u32,
+    /// How many relays are said to have a link to it.
+    pub(crate) relays: usize,
     /// There are keys for it.
     pub(crate) sealable: bool,
     pub(crate) rx: Tally,

@@ -205,9 +205,13 @@ impl LinkStateDatabase {
 
     /// The link from `origin` to `to`: the worse of both ends' reports, if `origin` has one. A link
     /// that its own origin does not advertise does not exist.
+    ///
+    /// Liveness is the origin's word alone: its probes make the round trip, while what `to` said may
+    /// be old, namely when this very link is the only way to hear from it.
     pub fn link(&self, origin: PeerIndex, to: PeerIndex) -> Option<LinkReport> {
         let there = self.report(origin, to)?;
-        Some(self.report(to, origin).map_or(there, |back| there.worse(back)))
+        let back = self.report(to, origin).filter(|back| back.state != Liveness::Down);
+        Some(back.map_or(there, |back| LinkReport { state: there.state, ..there.worse(back) }))
     }
 
     /// Relay capacity that `origin` has left, in kbit/s; zero when nothing is known of it.

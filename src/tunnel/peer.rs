@@ -30,7 +30,7 @@ pub(super) const REJECT_AFTER: Duration = Duration::from_secs(180);
 /// The first repetition of an unanswered initiation.
 pub(super) const RETRY_MIN: Duration = Duration::from_millis(250);
 /// The longest wait between repetitions, reached by doubling.
-pub(super) const RETRY_MAX: Duration = Duration::from_secs(5);
+pub(super) const RETRY_MAX: Duration = Duration::from_secs(3);
 /// Sealing for so long without hearing anything makes us suspect that the peer lost its keys.
 pub(super) const STALL_AFTER: Duration = Duration::from_secs(1);
 /// How long a response is repeated to further copies of its initiation, and how often.
