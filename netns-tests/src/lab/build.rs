@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use super::addresses::{Plan, server_address};
 use super::netns::Netns;
 use super::process::run;
-use super::topology::{Plan, Site, Topology, Underlay, server_address};
+use super::topology::{Site, Topology, Underlay};
 
 /// The namespaces of a laboratory, by name.
 pub(crate) type Namespaces = BTreeMap<String, Netns>;

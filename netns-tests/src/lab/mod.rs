@@ -16,6 +16,7 @@
 //! the gateways' configuration; `gateway` and `host` are what scenarios act on, `tick` and
 //! `capture` what they measure with, `harness` runs them.
 
+pub mod addresses;
 mod build;
 pub mod capture;
 pub mod clock;
@@ -43,6 +44,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+pub use addresses::{Plan, server_address};
 pub use capture::{Capture, Captured};
 pub use clock::wait_until;
 pub use gateway::{Gateway, Status};
@@ -50,7 +52,7 @@ pub use harness::Scenario;
 pub use host::{Download, Host, Ticks};
 pub use netns::Netns;
 pub use process::{Finished, Process};
-pub use topology::{Family, Plan, Site, Topology, Underlay, server_address};
+pub use topology::{Family, Site, Topology, Underlay};
 
 use build::Namespaces;
 

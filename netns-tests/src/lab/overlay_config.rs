@@ -11,7 +11,8 @@ use anyhow::{Context, Result};
 use serde_json::json;
 use serde_yaml::Value;
 
-use super::topology::{Family, Plan, Site, Topology, merge};
+use super::addresses::Plan;
+use super::topology::{Family, Site, Topology, merge};
 
 /// The UDP port of every gateway.
 pub const PORT: u16 = 4710;
