@@ -125,6 +125,11 @@ impl Lab {
         self.namespaces.get(name).with_context(|| format!("no namespace {name}"))
     }
 
+    /// The names of all namespaces.
+    pub fn namespaces(&self) -> impl Iterator<Item = &str> {
+        self.namespaces.keys().map(String::as_str)
+    }
+
     /// Host 1, 2 ... of a site.
     pub fn host(&self, site: &str, number: u8) -> Result<Host> {
         let (v4, v6) = self.topology.plan(site)?.host(number);

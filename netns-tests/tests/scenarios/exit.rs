@@ -137,7 +137,7 @@ fn forbidden_places() -> Result<()> {
     let mut lab = Lab::start(topology("{egress: {enabled: true}}"))?;
     let utah = lab.router("utah")?;
     lab.netns("utah")?
-        .ip("link add own0 type dummy\nlink set own0 up\naddress add 172.16.5.1/24 dev own0\n\
+        .ip("link add own0 type bridge\nlink set own0 up\naddress add 172.16.5.1/24 dev own0\n\
          address add 169.254.7.1/16 dev own0")?;
     let places = [UTAH_WAN, "172.16.5.1", "169.254.7.1"];
     let addresses = places.map(|place| place.parse::<IpAddr>());

@@ -184,7 +184,7 @@ fn clear_refusals() -> Result<()> {
     refused(&mut lab, "4710")?;
     drop(holder);
     // The name of the TUN is taken.
-    lab.netns("mit")?.ip("link add ron0 type dummy")?;
+    lab.netns("mit")?.ip("link add ron0 type bridge")?;
     refused(&mut lab, "ron0")?;
     lab.netns("mit")?.ip("link del ron0")?;
     // The uplink's address is not ours.
