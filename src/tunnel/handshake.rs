@@ -130,6 +130,9 @@ impl Tunnels {
                 reply.extend(cookie.iter().flat_map(CookieReply::emit));
                 return Err(DropReason::HandshakeCookieRequired);
             }
+            Source::Relayed { src, .. } if self.peer_by_id(*src).is_none() => {
+                return Err(DropReason::HandshakeUnknownPeer);
+            }
             Source::Direct(_) | Source::Relayed { .. } => {}
         }
         if self.limits.admit(now, source) { Ok(()) } else { Err(DropReason::HandshakeRateLimited) }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::time::Duration;
 
 use super::cookie::{CookieJar, Recipient};
 use super::index::IndexTable;
@@ -15,10 +16,11 @@ use crate::id::{NodeId, PeerIndex};
 use crate::path::PathId;
 use crate::rng::Rng;
 use crate::time::Instant;
-use std::time::Duration;
 
 /// How often replay windows are looked at for shrinking.
 const MAINTENANCE: Duration = Duration::from_secs(10);
+/// Most events that wait to be polled.
+const EVENTS_PER_PEER: usize = 8;
 /// A peer that closed its tunnel is called again after this time.
 const FORGOTTEN_PAUSE: Duration = Duration::from_secs(1);
 
@@ -42,6 +44,7 @@ pub struct Tunnels {
     by_id: Vec<(NodeId, PeerIndex)>,
     pub(super) last_timestamp: u64,
     events: VecDeque<TunnelEvent>,
+    events_max: usize,
     /// Not later than the first deadline; what is earlier than due does no harm.
     deadline: Option<(Instant, &'static str)>,
     maintenance_at: Instant,
@@ -66,6 +69,7 @@ impl Tunnels {
             jar: CookieJar::new(rng.fork()),
             limits: Limits::new(now, config.load_threshold),
             indices: IndexTable::new(peers.len()),
+            events_max: peers.len() * EVENTS_PER_PEER,
             rng,
             peers,
             by_key,
@@ -170,7 +174,13 @@ impl Tunnels {
 
     /// The next event.
     pub fn poll_event(&mut self) -> Option<TunnelEvent> {
-        self.events.pop_front()
+        let event = self.events.pop_front();
+        if let Some(TunnelEvent::WantInitiate(peer)) = event
+            && let Some(state) = self.peers.get_mut(peer.usize())
+        {
+            state.asked = false;
+        }
+        event
     }
 
     /// Does everything that is due.
@@ -194,7 +204,7 @@ impl Tunnels {
         while let Some((released, was_current)) = peer.expire_one(now) {
             self.indices.release(released);
             if was_current {
-                self.events.push_back(TunnelEvent::Expired(index));
+                push(&mut self.events, self.events_max, TunnelEvent::Expired(index));
             }
         }
     }
@@ -209,7 +219,7 @@ impl Tunnels {
             peer.schedule_retry(now, &mut self.rng);
             if !peer.asked {
                 peer.asked = true;
-                self.events.push_back(TunnelEvent::WantInitiate(index));
+                push(&mut self.events, self.events_max, TunnelEvent::WantInitiate(index));
             }
         }
     }
@@ -225,7 +235,7 @@ impl Tunnels {
     }
 
     pub(super) fn event(&mut self, event: TunnelEvent) {
-        self.events.push_back(event);
+        push(&mut self.events, self.events_max, event);
     }
 
     /// A deadline appeared.
@@ -245,6 +255,13 @@ impl Tunnels {
         if self.peers.iter().any(|peer| peer.current.is_some()) {
             self.expect(self.maintenance_at, "shrink replay windows");
         }
+    }
+}
+
+/// Beyond the limit, which a node that polls never meets, events are lost; no state is.
+fn push(events: &mut VecDeque<TunnelEvent>, max: usize, event: TunnelEvent) {
+    if events.len() < max {
+        events.push_back(event);
     }
 }
 

@@ -289,38 +289,50 @@ fn a_cookie_that_does_not_help_makes_no_storm() {
 
 #[test]
 fn a_relayed_initiation_needs_no_cookie_but_its_true_source() {
-    let mut pair = Pair::with(|_| {}, |config| config.load_threshold = 0);
-    let init = initiate(&mut pair.a, pair.now);
-    let relayed = |src| Source::Relayed { relay: PeerIndex(7), src };
-    let spoofed = relayed(NodeId(5));
+    let third = Identity::generate(&mut Rng::new([99; 32]));
+    let mut pair = Pair::with(
+        |_| {},
+        |config| {
+            config.load_threshold = 0;
+            config.peers.push(third.public());
+        },
+    );
+    let now = pair.now;
+    let init = initiate(&mut pair.a, now);
+    let relayed = |src| Source::Relayed { relay: PeerIndex(1), src };
     let before = digest(&pair.b);
     let mut reply = Vec::new();
-    let result = pair.b.handle_handshake(pair.now, wall(pair.now), spoofed, &init, &mut reply);
-    assert_eq!(result, Err(DropReason::RelaySpoofed));
-    assert!(reply.is_empty());
+    for (src, reason) in
+        [(NodeId(5), DropReason::HandshakeUnknownPeer), (third.id(), DropReason::RelaySpoofed)]
+    {
+        let result = pair.b.handle_handshake(now, wall(now), relayed(src), &init, &mut reply);
+        assert_eq!(result, Err(reason));
+        assert!(reply.is_empty());
+    }
     assert_eq!(digest(&pair.b), before);
     let honest = relayed(pair.a.own_id());
-    let result = pair.b.handle_handshake(pair.now, wall(pair.now), honest, &init, &mut reply);
+    let result = pair.b.handle_handshake(now, wall(now), honest, &init, &mut reply);
     assert_eq!(result.map(|o| o.kind), Ok(HandshakeKind::Responded));
     let answer = relayed(pair.b.own_id());
-    let result = pair.a.handle_handshake(pair.now, wall(pair.now), answer, &reply, &mut vec![]);
+    let result = pair.a.handle_handshake(now, wall(now), answer, &reply, &mut vec![]);
     assert_eq!(result.map(|o| o.kind), Ok(HandshakeKind::Established));
 }
 
 #[test]
 fn one_source_behind_a_relay_cannot_use_up_the_others_share() {
-    let mut pair = Pair::new();
-    let junk_from = |src| Source::Relayed { relay: PeerIndex(7), src };
+    let third = Identity::generate(&mut Rng::new([99; 32]));
+    let mut pair = Pair::with(|_| {}, |config| config.peers.push(third.public()));
+    let relayed = |src| Source::Relayed { relay: PeerIndex(1), src };
     let mut limited = 0;
     for _ in 0..50 {
         let init = initiate(&mut pair.a, pair.now);
-        let source = junk_from(NodeId(1));
+        let source = relayed(third.id());
         let result = pair.b.handle_handshake(pair.now, wall(pair.now), source, &init, &mut vec![]);
         limited += u32::from(result == Err(DropReason::HandshakeRateLimited));
     }
     assert_eq!(limited, 40);
     let init = initiate(&mut pair.a, pair.now);
-    let source = junk_from(pair.a.own_id());
+    let source = relayed(pair.a.own_id());
     let result = pair.b.handle_handshake(pair.now, wall(pair.now), source, &init, &mut vec![]);
     assert!(result.is_ok());
 }

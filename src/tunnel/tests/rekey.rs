@@ -135,6 +135,12 @@ fn an_initiation_that_the_node_cannot_send_is_asked_for_again_without_piling_up(
         pair.advance(ms(100));
     }
     assert_eq!(drain(&mut pair.a), [TunnelEvent::WantInitiate(P)]);
+    let mut asked = 0;
+    for _ in 0..600 {
+        pair.advance(ms(100));
+        asked += drain(&mut pair.a).len();
+    }
+    assert!((11..=17).contains(&asked), "{asked} in a minute");
 }
 
 #[test]
