@@ -63,7 +63,7 @@ pub struct TunnelConfig {
 }
 
 impl TunnelConfig {
-    /// Default of `load_threshold`: about a tenth of a core.
+    /// Default of `load_threshold`: less than a tenth of a core.
     pub const LOAD_THRESHOLD: u32 = 200;
 }
 
