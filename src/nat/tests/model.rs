@@ -153,7 +153,7 @@ fn step(inside: impl Strategy<Value = Inside> + Clone) -> impl Strategy<Value = 
         5 => (inside.clone(), 0usize..2, flags())
             .prop_map(|(inside, remote, flags)| Step::In { inside, remote, flags }),
         1 => (inside.clone(), 0usize..2).prop_map(|(inside, remote)| Step::Open { inside, remote }),
-        2 => (inside.clone(), 0usize..2).prop_map(|(inside, remote)| Step::Close { inside, remote }),
+        2 => (inside, 0usize..2).prop_map(|(inside, remote)| Step::Close { inside, remote }),
         1 => (prop::sample::select(transports), 39_990u16..40_020)
             .prop_map(|(transport, port)| Step::Guess { transport, port }),
         // Around the lifetimes.
