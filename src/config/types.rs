@@ -244,9 +244,9 @@ pub struct ProbingSection {
 /// `routing`: when a better path is worth a change.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RoutingSection {
-    /// A challenger must be better by this fraction (0 to 1) ...
+    /// A challenger must be better by this fraction (0 to 1) in latency or loss ...
     pub margin: f64,
-    /// ... and by this much.
+    /// ... and in latency by this much.
     pub margin_latency: Duration,
     /// No change of mind for so long after a change, unless the path fails.
     pub hold_down: Duration,
