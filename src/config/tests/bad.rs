@@ -789,3 +789,20 @@ fn any_text_is_refused_without_a_panic() {
         let _ = parse(&format!("{text}: ["));
     }
 }
+
+proptest::proptest! {
+    /// Pieces of configurations in any order, and with anything between them.
+    #[test]
+    fn no_text_makes_a_panic(
+        pieces in proptest::collection::vec((0..BASE.len(), 0..40_usize, "[ \\n:,\\-\\[\\]{}#&*!|>'\"%@`a-z0-9~?\\t]{0,6}"), 0..12)
+    ) {
+        let text: String = pieces
+            .iter()
+            .map(|(start, len, between)| {
+                BASE.get(*start..(start + len).min(BASE.len())).unwrap_or("").to_owned() + between
+            })
+            .collect();
+        let _ = parse(&text);
+        let _ = parse(&format!("{BASE}{text}"));
+    }
+}
