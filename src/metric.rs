@@ -138,6 +138,18 @@ impl LinkReport {
         }
     }
 
+    /// This report with time and loss at least as bad as the other end's, if that one is of a link
+    /// that works; the state is left as it is.
+    #[must_use]
+    pub fn measured_worse(self, other_end: Option<Self>) -> Self {
+        match other_end {
+            Some(other) if other.state != Liveness::Down => {
+                Self { state: self.state, ..self.worse(other) }
+            }
+            _ => self,
+        }
+    }
+
     /// Two links in a row: times add up, and so do losses; the worse state counts.
     #[must_use]
     pub fn then(self, next: Self) -> Self {

@@ -118,11 +118,17 @@ impl Estimator {
         })
     }
 
-    /// Loss: of probes (either way, so an upper bound of each direction) or of traffic, whichever
-    /// is worse.
+    /// Loss that is certain enough to act on: of probes (either way, so an upper bound of each
+    /// direction) or of traffic, whichever is worse. A single lost probe hardly shows in it.
     pub fn loss(&self, now: Instant) -> Loss {
         let traffic = self.traffic.fraction(now).unwrap_or(0.0);
-        Loss::from_fraction(self.probes.fraction().max(traffic))
+        Loss::from_fraction(self.probes.certain().max(traffic))
+    }
+
+    /// The plain fraction of the last hundred probes that were lost, for display; `None` before
+    /// the first.
+    pub fn probe_loss(&self) -> Option<Loss> {
+        self.probes.fraction().map(Loss::from_fraction)
     }
 
     /// The summary.
@@ -243,9 +249,10 @@ mod tests {
         for _ in 0..4 {
             estimator.on_probe(true);
         }
-        assert!(estimator.loss(at(16_000)).fraction() > 0.05);
+        assert!(estimator.loss(at(16_000)).fraction() > 0.02);
         estimator.on_outage(4);
-        assert_eq!(estimator.loss(at(16_000)), Loss::NONE);
+        assert!(estimator.loss(at(16_000)).fraction() < 1e-3);
+        assert_eq!(estimator.probe_loss(), Some(Loss::NONE));
         estimator.on_rtt(at(60_000), ms(90));
         assert_eq!(estimator.rtt(), Some(ms(90)));
     }

@@ -19,46 +19,61 @@ pub(super) fn lower_bound(lost: u32, total: u32) -> f64 {
     ((centre - spread) / (1.0 + Z * Z / n)).max(0.0)
 }
 
-/// What became of the last [`ProbeWindow::LEN`] probes (the paper's 100-sample average).
+/// What became of the last [`ProbeWindow::LEN`] probes (the paper's 100-sample average), and a
+/// slow average over more of them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ProbeWindow {
     /// A set bit is a lost probe; bit 0 is the newest.
     lost: u128,
     len: u32,
+    slow: f64,
 }
 
 impl ProbeWindow {
     pub(super) const LEN: u32 = 100;
     const SHORT: u32 = 16;
-    /// Fewer samples than this count as so many: one loss in three probes is not 33 %.
-    const MIN_SAMPLES: u32 = 30;
+    /// Gain of the slow average. At 1 % loss a hundred samples scatter from 0 to 4 %, which is no
+    /// ground for moving anything; this one scatters by less than half a percent.
+    const SLOW_GAIN: f64 = 1.0 / 256.0;
 
     pub(super) const fn new() -> Self {
-        Self { lost: 0, len: 0 }
+        Self { lost: 0, len: 0, slow: 0.0 }
     }
 
     pub(super) fn push(&mut self, lost: bool) {
         self.lost = (self.lost << 1 | u128::from(lost)) & mask(Self::LEN);
         self.len = (self.len + 1).min(Self::LEN);
+        self.slow += Self::SLOW_GAIN * (f64::from(u8::from(lost)) - self.slow);
     }
 
     /// A probe that was counted as lost was answered after all.
     pub(super) fn forgive_newest(&mut self) {
-        self.lost &= self.lost.wrapping_sub(1);
+        if self.lost != 0 {
+            self.lost &= self.lost - 1;
+            self.slow = (self.slow - Self::SLOW_GAIN).max(0.0);
+        }
     }
 
     /// Takes back the newest `count` outcomes: they belong to an outage.
     pub(super) fn forget_newest(&mut self, count: u32) {
         let count = count.min(self.len);
+        let lost = (self.lost & mask(count)).count_ones();
+        self.slow = (self.slow - f64::from(lost) * Self::SLOW_GAIN).max(0.0);
         self.lost = self.lost.checked_shr(count).unwrap_or(0);
         self.len -= count;
     }
 
-    /// The long window's fraction, or the short one's lower bound when that is worse.
-    pub(super) fn fraction(&self) -> f64 {
-        let long = f64::from(self.lost.count_ones()) / f64::from(self.len.max(Self::MIN_SAMPLES));
+    /// The plain fraction of the window; `None` while it is empty.
+    pub(super) fn fraction(&self) -> Option<f64> {
+        (self.len > 0).then(|| f64::from(self.lost.count_ones()) / f64::from(self.len))
+    }
+
+    /// The loss that is certain enough to act on: the slow average, or what the last 16 or 100
+    /// samples exceed with 95 % confidence.
+    pub(super) fn certain(&self) -> f64 {
         let short = (self.lost & mask(Self::SHORT)).count_ones();
-        long.max(lower_bound(short, self.len.min(Self::SHORT)))
+        let short = lower_bound(short, self.len.min(Self::SHORT));
+        self.slow.max(short).max(lower_bound(self.lost.count_ones(), self.len))
     }
 }
 
@@ -155,11 +170,29 @@ mod tests {
         for i in 0..300 {
             window.push(i % 10 == 0);
         }
-        assert!((window.fraction() - 0.1).abs() < 1e-9);
+        assert_eq!(window.fraction(), Some(0.1));
+        assert!((0.06..0.11).contains(&window.certain()), "{}", window.certain());
         for _ in 0..100 {
             window.push(false);
         }
-        assert_eq!(window.fraction(), 0.0);
+        assert_eq!(window.fraction(), Some(0.0));
+    }
+
+    #[test]
+    fn heavy_loss_is_certain_within_a_few_probes_and_light_loss_never_looks_heavy() {
+        let mut window = ProbeWindow::new();
+        for i in 0..16 {
+            window.push(i % 3 == 0);
+        }
+        assert!(window.certain() > 0.15, "{}", window.certain());
+        let mut rng = crate::rng::Rng::new([1; 32]);
+        let mut window = ProbeWindow::new();
+        let over = (0..100_000).filter(|_| {
+            window.push(rng.chance(0.01));
+            window.certain() > 0.02
+        });
+        let over = over.count();
+        assert!(over < 5_000, "1 % looks like more than 2 % in {over} of 100000");
     }
 
     #[test]
@@ -168,17 +201,18 @@ mod tests {
         for i in 0..50 {
             window.push(i == 20);
         }
-        let before = window.fraction();
+        let before = (window.fraction(), window.certain());
         window.push(true);
         window.forgive_newest();
-        assert!(window.fraction() <= before);
+        assert!(window.fraction() <= before.0 && window.certain() <= before.1);
         for _ in 0..4 {
             window.push(true);
         }
         window.forget_newest(4);
-        assert!(window.fraction() <= before && window.fraction() > 0.0);
+        assert!(window.fraction() <= before.0 && window.certain() <= before.1 + 1e-3);
         window.forget_newest(500);
-        assert_eq!(window.fraction(), 0.0);
+        assert_eq!(window.fraction(), None);
+        assert!(window.certain() < 1e-9);
     }
 
     #[test]

@@ -203,15 +203,15 @@ impl LinkStateDatabase {
         (column < width).then(|| self.cells.get(row * width + column).copied().flatten()).flatten()
     }
 
-    /// The link from `origin` to `to`: the worse of both ends' reports, if `origin` has one. A link
-    /// that its own origin does not advertise does not exist.
+    /// The link from `origin` to `to`, which does not exist unless `origin` advertises it. Its time
+    /// and loss are the worse of both ends' reports.
     ///
-    /// Liveness is the origin's word alone: its probes make the round trip, while what `to` said may
-    /// be old, namely when this very link is the only way to hear from it.
+    /// Whether it works is for `origin` alone to say, whose probes go all the way and back: when
+    /// `to` cannot reach us but through this very link, its last word on it may be old and wrong,
+    /// and to believe it would cut `to` off for good.
     pub fn link(&self, origin: PeerIndex, to: PeerIndex) -> Option<LinkReport> {
         let there = self.report(origin, to)?;
-        let back = self.report(to, origin).filter(|back| back.state != Liveness::Down);
-        Some(back.map_or(there, |back| LinkReport { state: there.state, ..there.worse(back) }))
+        Some(there.measured_worse(self.report(to, origin)))
     }
 
     /// Relay capacity that `origin` has left, in kbit/s; zero when nothing is known of it.
@@ -327,6 +327,10 @@ mod tests {
         db.apply(now, A, &full(1, 1), [(NodeId(5), up(40))]);
         assert_eq!(db.link(A, B), Some(up(50)));
         assert_eq!(db.link(B, A), Some(up(50)));
+        let dead = LinkReport { state: Liveness::Down, ..up(400) };
+        db.apply(now, A, &full(1, 2), [(NodeId(5), dead)]);
+        assert_eq!(db.link(B, A), Some(up(50)), "A may only not be able to tell that it is back");
+        assert_eq!(db.link(A, B).unwrap().state, Liveness::Down);
     }
 
     #[test]

@@ -113,7 +113,8 @@ fn recovery_needs_three_answers_in_a_row_and_leaves_no_loss_behind() {
     let last = *bench.changes.last().unwrap();
     assert_eq!(last.1, Liveness::Up);
     assert!(last.0 - end <= ms(2_200 + 3 * 90), "{:?}", last.0 - end);
-    assert_eq!(bench.prober.report(bench.now).loss.fraction(), 0.0);
+    assert_eq!(bench.prober.estimator().probe_loss(), Some(crate::metric::Loss::NONE));
+    assert!(bench.prober.report(bench.now).loss.fraction() < 1e-3);
     assert_eq!(bench.prober.flaps().downs(), 1);
     assert_eq!(bench.prober.flaps().downs_within(bench.now, ms(1_000)), 0);
     assert!(bench.prober.flaps().last().unwrap() - begin <= ms(1_000));
@@ -132,7 +133,7 @@ fn one_good_probe_in_an_outage_does_not_end_it() {
         assert_eq!(down, bench.changes.len() - 1);
     } else {
         assert!(back.count() > 5);
-        assert!(bench.prober.report(bench.now).loss.fraction() > 0.5);
+        assert!(bench.prober.report(bench.now).loss.fraction() > 0.4);
     }
 }
 
@@ -165,7 +166,7 @@ fn a_late_answer_takes_the_miss_back() {
     assert_eq!(bench.prober.handle_timeout(sent + ms(100), false), Some(Liveness::Suspect));
     let outcome = bench.prober.on_reply(sent + ms(150), probe.seq, sent, ms(20));
     assert_eq!(outcome, ReplyOutcome { rtt: Some(ms(130)), change: Some(Liveness::Up) });
-    assert_eq!(bench.prober.report(sent + ms(150)).loss.fraction(), 0.0);
+    assert!(bench.prober.report(sent + ms(150)).loss.fraction() < 1e-3);
     let again = bench.prober.on_reply(sent + ms(160), probe.seq, sent, Duration::ZERO);
     assert_eq!(again, ReplyOutcome::default());
 }

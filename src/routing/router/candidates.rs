@@ -10,23 +10,23 @@ use crate::time::Instant;
 
 impl Router {
     pub(super) fn gather_direct(&self, index: usize, candidates: &mut Vec<Candidate>) {
-        let state = &self.peers[index];
-        let theirs = self.database.report_on_us(PeerIndex(index as u16));
-        for (id, ours) in &state.links {
-            let mut report = *ours;
-            // With several links we cannot tell which of them the peer speaks of.
-            if let (1, Some(theirs)) =
-                (state.links.len(), theirs.filter(|r| r.state != Liveness::Down))
-            {
-                // Whether it works is for our own probes to say, which come back all the way.
-                report = LinkReport { state: ours.state, ..ours.worse(theirs) };
-            }
+        for (id, ours) in &self.peers[index].links {
+            let report = self.with_other_end(index, *ours);
             let standing = match report.state {
                 Liveness::Up => Standing::Eligible,
                 Liveness::Suspect => Standing::StayOnly,
                 Liveness::Down => Standing::Down,
             };
             candidates.push(candidate(Path::Direct(*id), standing, report, false));
+        }
+    }
+
+    /// Our report on a direct link, time and loss at least as bad as the peer says. With several
+    /// links we cannot tell which of them the peer speaks of.
+    fn with_other_end(&self, index: usize, ours: LinkReport) -> LinkReport {
+        match self.peers[index].links.len() {
+            1 => ours.measured_worse(self.database.report_on_us(PeerIndex(index as u16))),
+            _ => ours,
         }
     }
 
@@ -57,14 +57,7 @@ impl Router {
         let Some(hop) = hop.filter(|hop| hop.state != Liveness::Down) else {
             return (Standing::RelayUnreachable, unknown);
         };
-        let hop = match self.database.report_on_us(via) {
-            Some(theirs)
-                if theirs.state != Liveness::Down && self.peers[relay].links.len() == 1 =>
-            {
-                LinkReport { state: hop.state, ..hop.worse(theirs) }
-            }
-            _ => hop,
-        };
+        let hop = self.with_other_end(relay, hop);
         let advertised = self.database.link(via, to);
         let sum = advertised.map(|advertised| hop.then(advertised));
         // A path in use is judged end to end, whatever anyone advertises; only our own first hop
