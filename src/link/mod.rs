@@ -12,6 +12,7 @@
 mod budget;
 mod endpoint;
 mod estimator;
+mod flaps;
 mod loss;
 mod mtu;
 mod prober;
@@ -19,5 +20,6 @@ mod prober;
 pub use budget::{Intervals, ProbeBudget};
 pub use endpoint::{Challenge, Endpoint};
 pub use estimator::Estimator;
+pub use flaps::FlapHistory;
 pub use mtu::MtuSearch;
-pub use prober::{FlapHistory, ProbeToSend, Prober, ProberConfig, ReplyOutcome};
+pub use prober::{ProbeToSend, Prober, ProberConfig, ReplyOutcome};

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Estimator;
+use super::flaps::FlapHistory;
 use crate::metric::{LinkReport, Liveness};
 use crate::rng::Rng;
 use crate::time::Instant;
@@ -52,37 +53,6 @@ pub struct ReplyOutcome {
     pub rtt: Option<Duration>,
     /// The new state, if it changed.
     pub change: Option<Liveness>,
-}
-
-/// The outages of a path: how many, and when the last ones began.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct FlapHistory {
-    downs: u32,
-    recent: [Option<Instant>; Self::RECENT],
-}
-
-impl FlapHistory {
-    const RECENT: usize = 8;
-
-    /// Outages since the start.
-    pub const fn downs(&self) -> u32 {
-        self.downs
-    }
-
-    /// Outages that began within `span` before `now`; counts no further than eight.
-    pub fn downs_within(&self, now: Instant, span: Duration) -> usize {
-        self.recent.iter().flatten().filter(|at| now - **at <= span).count()
-    }
-
-    /// When the last outage began.
-    pub fn last(&self) -> Option<Instant> {
-        self.downs.checked_sub(1).and_then(|n| self.recent[n as usize % Self::RECENT])
-    }
-
-    fn record(&mut self, now: Instant) {
-        self.recent[self.downs as usize % Self::RECENT] = Some(now);
-        self.downs = self.downs.wrapping_add(1);
-    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,66 +1,14 @@
 //! What we advertise, to whom and when.
 
+mod pace;
+
 use std::time::Duration;
 
+pub use self::pace::AdvertiserConfig;
 use super::database::Advertisement;
 use crate::id::{NodeId, PeerIndex};
-use crate::metric::{LinkReport, Liveness};
+use crate::metric::LinkReport;
 use crate::time::Instant;
-
-/// The pace of advertisements.
-#[derive(Clone, Copy, Debug)]
-pub struct AdvertiserConfig {
-    /// Changes are published at most so often, unless a link's liveness changes.
-    pub publish_pause: Duration,
-    /// A peer that knows everything hears from us so often.
-    pub refresh: Duration,
-    /// Every so many refreshes is a full advertisement.
-    pub full_every: u32,
-    /// What is not acknowledged is repeated after this time, doubling up to the second one.
-    pub retry: (Duration, Duration),
-    /// Most entries in one part.
-    pub part_entries: usize,
-    /// Bytes per second for all that is not about liveness.
-    pub bytes_per_second: f64,
-    /// A round trip has changed when it did by this fraction and by 2 ms.
-    pub latency_change: f64,
-    /// Loss has changed when it did by this fraction of all packets.
-    pub loss_change: f64,
-}
-
-impl AdvertiserConfig {
-    /// Headers of a datagram with one advertisement over IPv4: IP, UDP, tunnel, frame.
-    const OVERHEAD: usize = 28 + 32 + 23;
-    /// An entry's bytes.
-    const ENTRY: usize = 11;
-    /// Bytes that may be sent at once when none were for a while.
-    const BURST_SECONDS: f64 = 20.0;
-
-    /// For `peers` peers, of the configured `probing.budget` the eighth part.
-    pub fn for_budget(bits_per_second: u64, peers: usize) -> Self {
-        let bytes_per_second = bits_per_second.max(64) as f64 / 64.0;
-        // Refreshes take a third of it, full ones another.
-        let round = peers as f64 * Self::OVERHEAD as f64;
-        let full_round = peers as f64 * (Self::OVERHEAD + peers * Self::ENTRY) as f64;
-        let refresh_s = (3.0 * round / bytes_per_second).clamp(15.0, 600.0);
-        let full_s = 3.0 * full_round / bytes_per_second;
-        Self {
-            publish_pause: Duration::from_secs(1),
-            refresh: Duration::from_secs_f64(refresh_s),
-            full_every: ((full_s / refresh_s).ceil() as u32).max(4),
-            retry: (Duration::from_millis(300), Duration::from_secs(5)),
-            part_entries: 100,
-            bytes_per_second,
-            latency_change: 0.1,
-            loss_change: 0.01,
-        }
-    }
-
-    /// How long others should keep what we advertise: four refreshes.
-    pub fn expiry(&self) -> Duration {
-        self.refresh * 4
-    }
-}
 
 /// One peer: our link to it, and what it knows of us.
 #[derive(Clone, Debug)]
@@ -139,9 +87,9 @@ impl Advertiser {
     pub fn update(&mut self, now: Instant, peer: PeerIndex, report: LinkReport) {
         let Some(state) = self.peers.get_mut(peer.usize()) else { return };
         state.measured = LinkReport { jitter_us: 0, ..report };
-        let at = if turned(&state.published, &report) {
+        let at = if pace::turned(&state.published, &report) {
             now
-        } else if differs(&self.config, &state.published, &report) {
+        } else if self.config.differs(&state.published, &report) {
             let pause = self.config.publish_pause;
             self.published_at.map_or(now, |at| now.max(at + pause))
         } else {
@@ -260,8 +208,8 @@ impl Advertiser {
         let next = self.seq.saturating_add(1);
         let (mut any, mut urgent) = (false, false);
         for peer in &mut self.peers {
-            if differs(&self.config, &peer.published, &peer.measured) {
-                urgent |= turned(&peer.published, &peer.measured);
+            if self.config.differs(&peer.published, &peer.measured) {
+                urgent |= pace::turned(&peer.published, &peer.measured);
                 any = true;
                 peer.published = peer.measured;
                 peer.changed = next;
@@ -383,24 +331,6 @@ impl Advertiser {
     pub fn is_known_to(&self, peer: PeerIndex) -> bool {
         self.peers.get(peer.usize()).is_some_and(|state| state.acked == self.seq)
     }
-}
-
-/// True when a link came up or went down.
-fn turned(published: &LinkReport, measured: &LinkReport) -> bool {
-    (published.state == Liveness::Down) != (measured.state == Liveness::Down)
-}
-
-/// True when the difference is worth a message. What a dead link was like is not.
-fn differs(config: &AdvertiserConfig, published: &LinkReport, measured: &LinkReport) -> bool {
-    if published.state == Liveness::Down && measured.state == Liveness::Down {
-        return false;
-    }
-    let (before, after) = (f64::from(published.latency_us), f64::from(measured.latency_us));
-    let step = (after - before).abs();
-    let loss = (published.loss.fraction() - measured.loss.fraction()).abs();
-    published.state != measured.state
-        || (step >= 2_000.0 && step >= before * config.latency_change)
-        || loss >= config.loss_change
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@
 mod advertiser;
 mod cost;
 mod database;
+mod event;
 mod explain;
 mod hysteresis;
 mod router;
@@ -23,6 +24,7 @@ mod selection;
 pub use advertiser::{Advertiser, AdvertiserConfig};
 pub use cost::CostConfig;
 pub use database::{Advertisement, Applied, LinkStateDatabase};
+pub use event::RouteEvent;
 pub use explain::{Candidate, Explanation, Standing};
 pub use hysteresis::{FlapConfig, HysteresisConfig, Margin, SwitchCause};
-pub use router::{PeerInfo, RouteEvent, Router, RouterConfig};
+pub use router::{PeerInfo, Router, RouterConfig};

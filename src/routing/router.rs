@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use super::cost::CostConfig;
 use super::database::{Advertisement, Applied, LinkStateDatabase};
+use super::event::{self, RouteEvent};
 use super::explain::{Candidate, Explanation};
-use super::hysteresis::{FlapConfig, FlapTable, HysteresisConfig, Margin, SwitchCause};
+use super::hysteresis::{FlapConfig, FlapTable, HysteresisConfig, Margin};
 use super::selection::{Rules, Selection};
 use crate::id::{NodeId, PeerIndex};
 use crate::metric::{LinkReport, Metric};
@@ -51,44 +52,6 @@ impl Default for RouterConfig {
             advertisement_expiry: Duration::from_secs(240),
         }
     }
-}
-
-/// Something an operator may want to know.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RouteEvent {
-    /// Another path was decided on; `to` is `None` when the peer cannot be reached any more.
-    Switched {
-        /// The peer.
-        peer: PeerIndex,
-        /// For traffic of this metric.
-        metric: Metric,
-        /// The path before.
-        from: Option<Path>,
-        /// The path that is used henceforth.
-        to: Option<Path>,
-        /// Why.
-        cause: SwitchCause,
-    },
-    /// The chosen path is suspect: packets take another one for the moment.
-    DetourBegun {
-        /// The peer.
-        peer: PeerIndex,
-        /// For traffic of this metric.
-        metric: Metric,
-        /// The suspect path.
-        around: Path,
-        /// The path that is used meanwhile.
-        over: Path,
-    },
-    /// The suspicion was unfounded: packets take the chosen path again.
-    DetourEnded {
-        /// The peer.
-        peer: PeerIndex,
-        /// For traffic of this metric.
-        metric: Metric,
-        /// The path that is used again.
-        back_on: Path,
-    },
 }
 
 #[derive(Clone, Debug)]
@@ -282,7 +245,7 @@ impl Router {
             }
             state.by_metric[metric.usize()] = selection;
             changed |= change.table;
-            report(events, PeerIndex(index as u16), metric, &before, &selection);
+            event::push(events, PeerIndex(index as u16), metric, &before, &selection);
         }
         self.scratch = candidates;
         changed
@@ -426,31 +389,6 @@ fn shares_uplink(a: Path, b: Path) -> bool {
     match (a, b) {
         (Path::Direct(a), Path::Direct(b)) => a.local == b.local || a.remote == b.remote,
         _ => false,
-    }
-}
-
-fn report(
-    events: &mut Vec<RouteEvent>,
-    peer: PeerIndex,
-    metric: Metric,
-    before: &Selection,
-    after: &Selection,
-) {
-    if let Some(cause) = after.cause
-        && before.chosen != after.chosen
-    {
-        let (from, to) = (before.chosen, after.chosen);
-        events.push(RouteEvent::Switched { peer, metric, from, to, cause });
-        return;
-    }
-    match (before.detour, after.detour, after.chosen) {
-        (None, Some(over), Some(around)) => {
-            events.push(RouteEvent::DetourBegun { peer, metric, around, over });
-        }
-        (Some(_), None, Some(back_on)) => {
-            events.push(RouteEvent::DetourEnded { peer, metric, back_on });
-        }
-        _ => {}
     }
 }
 

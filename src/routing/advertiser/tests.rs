@@ -1,5 +1,5 @@
 use super::*;
-use crate::metric::Loss;
+use crate::metric::{Liveness, Loss};
 use crate::routing::LinkStateDatabase;
 
 type Entries = Vec<(NodeId, LinkReport)>;

@@ -61,8 +61,15 @@ impl Router {
         let advertised = self.database.link(via, to);
         let sum = advertised.map(|advertised| hop.then(advertised));
         // A path in use is judged end to end, whatever anyone advertises; only our own first hop
-        // may tell of trouble earlier.
-        let measured = measured.map(|m| LinkReport { state: m.state.max(hop.state), ..m });
+        // may tell of trouble earlier. One that is not in use has a short history of its own, which
+        // must not look better than the long one of its hops.
+        let in_use = self.peers[index].by_metric.iter().any(|s| s.chosen == Some(Path::Via(via)));
+        let promised = sum.filter(|_| !in_use);
+        let measured = measured.map(|m| LinkReport {
+            state: m.state.max(hop.state),
+            loss: promised.map_or(m.loss, |promised| promised.loss.max(m.loss)),
+            ..m
+        });
         let Some(report) = measured.or(sum) else { return (Standing::NotAdvertised, unknown) };
         let standing = match (report.state, advertised.map(|a| a.state)) {
             (Liveness::Down, Some(Liveness::Down)) => Standing::AdvertisedDown,
