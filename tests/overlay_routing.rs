@@ -145,7 +145,7 @@ impl Node {
             }
             let change = prober.handle_timeout(now, false);
             let probe = prober.poll_probe(now);
-            if change.is_some() {
+            if change.is_some() || probe.is_some() {
                 self.report(now, to, relay);
             }
             if let Some(probe) = probe {

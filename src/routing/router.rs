@@ -37,6 +37,9 @@ pub struct RouterConfig {
     pub pause: Duration,
     /// And at least so often, for hold-downs and back-offs that end.
     pub idle_pause: Duration,
+    /// An end-to-end measurement that is not repeated for so long is forgotten: nobody measures any
+    /// more.
+    pub measurement_expiry: Duration,
     /// What another node advertised is forgotten after this time without a refresh.
     pub advertisement_expiry: Duration,
 }
@@ -49,6 +52,7 @@ impl Default for RouterConfig {
             flap: FlapConfig::default(),
             pause: Duration::from_millis(200),
             idle_pause: Duration::from_secs(1),
+            measurement_expiry: Duration::from_secs(10),
             advertisement_expiry: Duration::from_secs(240),
         }
     }
@@ -59,8 +63,8 @@ struct PeerState {
     info: PeerInfo,
     /// Direct links by id.
     links: Vec<(LinkId, LinkReport)>,
-    /// End-to-end measurements of paths through relays.
-    relayed: Vec<(PeerIndex, LinkReport)>,
+    /// End-to-end measurements of paths through relays, and when each was last told.
+    relayed: Vec<(PeerIndex, (LinkReport, Instant))>,
     flaps: FlapTable,
     /// The direct link to use: as a path to the peer itself and as first hop through it.
     hop: Selection,
@@ -141,8 +145,9 @@ impl Router {
     }
 
     /// What our own prober measures end to end on the path to `peer` through `relay`; `None` when
-    /// it is not measured any more. Overrides what is advertised. A report without any round trip
-    /// yet (`latency_us` of `u32::MAX`) counts as `None`.
+    /// it is not measured any more. Overrides what is advertised, and is to be repeated every few
+    /// seconds ([`RouterConfig::measurement_expiry`]). A report without any round trip yet
+    /// (`latency_us` of `u32::MAX`) counts as `None`.
     pub fn update_relayed(
         &mut self,
         now: Instant,
@@ -152,8 +157,9 @@ impl Router {
     ) {
         let report = report.filter(|report| report.latency_us != u32::MAX);
         let Some(state) = self.peers.get_mut(peer.usize()) else { return };
-        let before = put(&mut state.relayed, relay, report, Self::MAX_MEASURED);
-        self.touch(now, before, report);
+        let timed = report.map(|report| (report, now));
+        let before = put(&mut state.relayed, relay, timed, Self::MAX_MEASURED);
+        self.touch(now, before.map(|before| before.0), report);
     }
 
     /// A part of an advertisement, from inside its origin's own tunnel. The result says what to
@@ -194,6 +200,10 @@ impl Router {
         self.computed_at = now;
         self.due = now + self.config.idle_pause;
         self.database.expire(now);
+        let oldest = self.config.measurement_expiry;
+        for peer in &mut self.peers {
+            peer.relayed.retain(|(_, (_, told_at))| now - *told_at <= oldest);
+        }
         let mut changed = false;
         // Links first: relayed paths begin with them.
         for index in 0..self.peers.len() {
@@ -368,17 +378,17 @@ impl Router {
 
 /// Sets, replaces or removes an entry of a small table ordered by key; says what was there. At the
 /// limit a new key is not taken.
-fn put<K: Copy + Ord>(
-    table: &mut Vec<(K, LinkReport)>,
+fn put<K: Copy + Ord, V>(
+    table: &mut Vec<(K, V)>,
     key: K,
-    report: Option<LinkReport>,
+    value: Option<V>,
     max: usize,
-) -> Option<LinkReport> {
-    match (table.binary_search_by_key(&key, |entry| entry.0), report) {
-        (Ok(at), Some(report)) => Some(std::mem::replace(&mut table[at].1, report)),
+) -> Option<V> {
+    match (table.binary_search_by_key(&key, |entry| entry.0), value) {
+        (Ok(at), Some(value)) => Some(std::mem::replace(&mut table[at].1, value)),
         (Ok(at), None) => Some(table.remove(at).1),
-        (Err(at), Some(report)) if table.len() < max => {
-            table.insert(at, (key, report));
+        (Err(at), Some(value)) if table.len() < max => {
+            table.insert(at, (key, value));
             None
         }
         (Err(_), _) => None,

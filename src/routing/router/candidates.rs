@@ -34,7 +34,7 @@ impl Router {
         for relay in (0..self.peers.len()).filter(|relay| *relay != index) {
             let index_of_relay = PeerIndex(relay as u16);
             let measured = self.peers[index].relayed.iter().find(|m| m.0 == index_of_relay);
-            let measured = measured.map(|measured| measured.1);
+            let measured = measured.map(|measured| measured.1.0);
             let (standing, report) = self.relayed(index, relay, measured);
             let path = Path::Via(index_of_relay);
             candidates.push(candidate(path, standing, report, measured.is_some()));

@@ -275,6 +275,19 @@ fn a_measured_relayed_path_overrides_what_is_advertised() {
 }
 
 #[test]
+fn a_measurement_that_nobody_repeats_is_forgotten() {
+    let mut bench = Bench::triangle(60, 10);
+    let dead = report(20, 0.0, Liveness::Down);
+    bench.router.update_relayed(at(100), peer(0), peer(1), Some(dead));
+    bench.recompute(100);
+    assert_eq!(bench.path(0), DIRECT);
+    bench.recompute(10_100);
+    assert_eq!(bench.standing(10_100, 0, Path::Via(peer(1))), Standing::Down);
+    bench.recompute(10_101);
+    assert_eq!(bench.standing(10_101, 0, Path::Via(peer(1))), Standing::Eligible);
+}
+
+#[test]
 fn several_links_are_candidates_and_the_alternate_shares_no_uplink() {
     let mut bench = Bench::new(2);
     let to = peer(0);
