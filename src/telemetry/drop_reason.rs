@@ -135,8 +135,12 @@ drop_reasons! {
     // The host.
     /// The send batch was full within one turn.
     BatchFull => "batch_full",
-    /// The kernel refused a datagram (ENOBUFS, EAGAIN, an unreachable network).
+    /// The kernel refused a datagram (an unreachable network, an interface that is gone).
     UnderlaySend => "underlay_send",
+    /// The kernel had no room for a datagram (EAGAIN, ENOBUFS).
+    UnderlayBusy => "underlay_busy",
+    /// A datagram longer than the uplink's MTU (EMSGSIZE).
+    UnderlayTooBig => "underlay_too_big",
     /// The kernel refused a write to the TUN.
     TunWrite => "tun_write",
 }

@@ -1,0 +1,50 @@
+//! Applies nftables rulesets through the `nft` command: one text, one transaction.
+
+use std::io::{self, Write as _};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, bail};
+
+/// True when the command can be run.
+pub(crate) fn is_installed() -> bool {
+    Command::new("nft")
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .stdin(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+/// Applies `ruleset` as a whole or not at all.
+pub(crate) fn apply(ruleset: &str) -> anyhow::Result<()> {
+    let mut child = Command::new("nft")
+        .args(["-f", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("cannot run `nft`: install nftables")?;
+    if let Some(mut stdin) = child.stdin.take()
+        && let Err(error) = stdin.write_all(ruleset.as_bytes())
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        return Err(error).context("cannot hand rules to `nft`");
+    }
+    let output = child.wait_with_output().context("`nft` did not end")?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("`nft` refused the rules: {}", said.trim().lines().next().unwrap_or("no reason"));
+    }
+    Ok(())
+}
+
+/// Makes `table` (family and name) hold exactly what `body` says, whatever was there.
+pub(crate) fn replacement(table: &str, body: &str) -> String {
+    format!("table {table} {{}}\ndelete table {table}\ntable {table} {{\n{body}}}\n")
+}
+
+/// Removes `table` if it is there.
+pub(crate) fn removal(table: &str) -> String {
+    format!("table {table} {{}}\ndelete table {table}\n")
+}

@@ -1,0 +1,88 @@
+use super::message::Received;
+use super::*;
+use crate::batch::RxBatch;
+use crate::id::UplinkIndex;
+
+fn pair(ip: &str) -> (UnderlaySocket, UnderlaySocket) {
+    let local = SocketAddr::new(ip.parse().unwrap(), 0);
+    (UnderlaySocket::open("lo", local).unwrap(), UnderlaySocket::open("lo", local).unwrap())
+}
+
+fn receive_all(socket: &UnderlaySocket, rx: &mut RxBatch) {
+    let mut receiver = Receiver::new(8);
+    while receiver.receive(socket.raw(), UplinkIndex(3), rx, 8) == Received::Some {
+        assert!(rx.filled < rx.slots.len(), "more slots than datagrams are needed to drain");
+    }
+}
+
+#[test]
+fn a_train_arrives_with_its_stride_its_sender_and_its_tos() {
+    for ip in ["127.0.0.1", "::1"] {
+        let (mut from, to) = pair(ip);
+        let mut train = vec![0u8; 1_000 * 7 + 300];
+        for (i, datagram) in train.chunks_mut(1_000).enumerate() {
+            datagram.fill(i as u8);
+        }
+        from.send(to.local(), 0xb9, &train, 1_000).unwrap();
+        let mut rx = RxBatch::new(32);
+        receive_all(&to, &mut rx);
+        let mut bytes = Vec::new();
+        for slot in &rx.slots[..rx.filled] {
+            assert_eq!((slot.uplink, slot.source, slot.tos), (UplinkIndex(3), from.local(), 0xb9));
+            assert!(slot.stride == 1_000 || slot.len <= 1_000);
+            bytes.extend_from_slice(&slot.buffer[..slot.len]);
+        }
+        assert_eq!(bytes, train);
+    }
+}
+
+#[test]
+fn without_gso_the_same_datagrams_leave_one_by_one() {
+    let (mut from, to) = pair("127.0.0.1");
+    from.gso = false;
+    from.send(to.local(), 0, &[7; 250], 100).unwrap();
+    let mut rx = RxBatch::new(8);
+    receive_all(&to, &mut rx);
+    let total: usize = rx.slots[..rx.filled].iter().map(|slot| slot.len).sum();
+    assert_eq!(total, 250);
+    assert!(rx.slots[..rx.filled].iter().all(|slot| slot.tos == 0 && slot.stride <= 100));
+}
+
+#[test]
+fn refused_datagrams_are_told_with_reason_and_number() {
+    let (mut from, to) = pair("127.0.0.1");
+    let v6 = SocketAddr::new(unspecified(true), 9);
+    assert_eq!(from.send(v6, 0, &[0; 30], 10), Err((DropReason::UnderlaySend, 3)));
+    let too_big = vec![0; 65_530];
+    let result = from.send(to.local(), 0, &too_big, too_big.len());
+    assert_eq!(result, Err((DropReason::UnderlayTooBig, 1)));
+}
+
+#[test]
+fn slots_are_filled_only_within_the_budget_and_the_batch() {
+    let (mut from, to) = pair("127.0.0.1");
+    from.gso = false;
+    for len in 1..=5 {
+        from.send(to.local(), 0, &vec![1; len * 10], len * 10).unwrap();
+    }
+    let mut receiver = Receiver::new(8);
+    let mut rx = RxBatch::new(3);
+    assert_eq!(receiver.receive(to.raw(), UplinkIndex(0), &mut rx, 2), Received::Some);
+    assert_eq!(rx.filled, 2);
+    assert_eq!(receiver.receive(to.raw(), UplinkIndex(0), &mut rx, 2), Received::Some);
+    assert_eq!(rx.filled, 3);
+    let lens: Vec<_> = rx.slots.iter().map(|slot| slot.len).collect();
+    assert_eq!(lens, [10, 20, 30]);
+}
+
+#[test]
+fn a_taken_port_is_one_clear_sentence() {
+    let (from, _) = pair("127.0.0.1");
+    let error = UnderlaySocket::open("lo", from.local()).err().unwrap().to_string();
+    assert!(error.contains("is taken by another program"), "{error}");
+    let foreign = "192.0.2.77:4710".parse().unwrap();
+    let error = UnderlaySocket::open("lo", foreign).err().unwrap().to_string();
+    assert_eq!(error, "the address 192.0.2.77 is not on the interface `lo`");
+    let error = UnderlaySocket::open("nope0", foreign).err().unwrap().to_string();
+    assert_eq!(error, "there is no interface `nope0`");
+}
