@@ -59,13 +59,12 @@ impl Nat {
         vnet: &Vnet,
     ) -> Result<Mapping, DropReason> {
         let quote = checked_quote(frame, headers)?;
-        if v4(headers.destination)? != quote.source {
-            return Err(DropReason::UnrelatedIcmpError);
-        }
+        // By the addressee, not the quoted source: where a stateless rewrite stands between us and
+        // the outside, the quote shows the address that the outside saw.
+        let outside = v4(headers.destination)?;
         let transport = Transport::of(&quote.headers, IcmpKind::EchoRequest);
         let mapping = transport.zip(quote.headers.ports).and_then(|(transport, ports)| {
-            let id =
-                self.table.by_outside(transport, SocketAddrV4::new(quote.source, ports.src))?;
+            let id = self.table.by_outside(transport, SocketAddrV4::new(outside, ports.src))?;
             self.table.get(id).copied()
         });
         let mapping = mapping.ok_or(DropReason::UnrelatedIcmpError)?;
