@@ -87,7 +87,6 @@ sections! {
         ports: String,
         r#for: Vec<At<String>>,
         deny: Vec<At<String>>,
-        allow: Vec<At<String>>,
     }
 
     RawRelay {

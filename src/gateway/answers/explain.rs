@@ -1,0 +1,119 @@
+//! Why packets go where they go: the decisions in the order in which they are taken.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::{Scene, egress_name, peers};
+use crate::flow::{Egress, FlowKey};
+use crate::gateway::node_config::is_own;
+use crate::gateway::status::{Explanation, ExplanationStep};
+use crate::node::Node;
+use crate::path::Path;
+use crate::time::Instant;
+
+/// Explains an address, or a flow given as `PROTOCOL SOURCE DESTINATION`.
+pub(super) fn explain(
+    node: &Node,
+    now: Instant,
+    scene: &Scene<'_>,
+    subject: &str,
+) -> Result<Explanation, String> {
+    let key = parse(scene, subject)?;
+    let mut explanation = Explanation { subject: subject.to_owned(), ..Explanation::default() };
+    let mut step = |question: &str, answer: String| {
+        explanation.steps.push(ExplanationStep { question: question.to_owned(), answer });
+    };
+    let destination = key.destination();
+    if is_own(scene.config, destination) {
+        step("destination", format!("{destination} is this node's own address"));
+        return Ok(explanation);
+    }
+    let flow = node.flow(&key);
+    let class = flow.map_or_else(|| node.classify(&key, 0), |flow| flow.class);
+    let (class, metric) = node.class(class);
+    let known = if flow.is_some() { "it is in the flow table" } else { "as a new flow" };
+    step("class", format!("`{class}`, which wants the best {metric}; {known}"));
+    let egress = flow
+        .map(|flow| flow.egress)
+        .filter(|&egress| egress != Egress::Undecided)
+        .or_else(|| node.egress_for(now, destination, metric));
+    let Some(egress) = egress else {
+        step("egress", format!("none: no network and no exit has {destination}"));
+        return Ok(explanation);
+    };
+    let name = egress_name(node, egress);
+    let peer = match egress {
+        Egress::Undecided | Egress::Local => {
+            step("egress", format!("{destination} is in one of our own networks"));
+            return Ok(explanation);
+        }
+        Egress::LocalExit => {
+            step("egress", "our own exit to the Internet".to_owned());
+            return Ok(explanation);
+        }
+        Egress::Peer(peer) => {
+            step("egress", format!("{destination} is in a network of {name}"));
+            peer
+        }
+        Egress::PeerExit(peer) => {
+            step("egress", format!("the exit of {name} to the Internet"));
+            peer
+        }
+    };
+    let Some(path) = node.path(peer, metric) else {
+        step("path", format!("none: {name} cannot be reached, directly or through a relay"));
+        return Ok(explanation);
+    };
+    let way = match path {
+        Path::Direct(link) => scene
+            .config
+            .uplinks
+            .get(link.local.usize())
+            .map_or_else(|| "direct".to_owned(), |uplink| format!("direct, over {}", uplink.name)),
+        Path::Via(relay) => format!("through {}", node.peer_name(relay)),
+    };
+    if let Some(routing) = node.explain(now, peer, metric) {
+        let why = routing.cause.map_or("", |cause| cause.name());
+        let since = routing.switched_at.map_or(0.0, |at| (now - at).as_secs_f64());
+        step("path", format!("{way}, for {since:.1} s: {why}"));
+        explanation.candidates = peers::candidates(node, &routing, path);
+    } else {
+        step("path", way);
+    }
+    Ok(explanation)
+}
+
+fn parse(scene: &Scene<'_>, subject: &str) -> Result<FlowKey, String> {
+    const USAGE: &str = "expected an address, or PROTOCOL SOURCE DESTINATION like \
+                         `tcp 10.1.0.2:5000 10.2.0.3:80` or `icmp 10.1.0.2 10.2.0.3`";
+    let words: Vec<&str> = subject.split_whitespace().collect();
+    let (protocol, source, destination) = match words[..] {
+        [address] => {
+            let to: IpAddr = address.parse().map_err(|_| USAGE.to_owned())?;
+            let same_family = |ip: &IpAddr| ip.is_ipv6() == to.is_ipv6();
+            let from = scene.config.tun.address.iter().map(|own| own.addr()).find(same_family);
+            let from = from.unwrap_or_else(|| crate::io::underlay::unspecified(to.is_ipv6()));
+            (0, (from, 0), (to, 0))
+        }
+        [protocol, source, destination] => {
+            let number = match protocol.to_ascii_lowercase().as_str() {
+                "tcp" => 6,
+                "udp" => 17,
+                "icmp" => 1,
+                "icmp6" => 58,
+                other => other.parse().map_err(|_| USAGE.to_owned())?,
+            };
+            let parse = |text| endpoint(text).ok_or_else(|| USAGE.to_owned());
+            (number, parse(source)?, parse(destination)?)
+        }
+        _ => return Err(USAGE.to_owned()),
+    };
+    FlowKey::new(protocol, source, destination)
+        .ok_or_else(|| "source and destination are of different families".to_owned())
+}
+
+fn endpoint(text: &str) -> Option<(IpAddr, u16)> {
+    text.parse::<SocketAddr>()
+        .map(|address| (address.ip(), address.port()))
+        .or_else(|_| text.parse::<IpAddr>().map(|ip| (ip, 0)))
+        .ok()
+}

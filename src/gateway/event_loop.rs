@@ -1,0 +1,376 @@
+//! The data path's thread: one turn after another.
+//!
+//! Readiness is edge-triggered, so a source that was not drained stays on the ready list, and the
+//! next wait does not sleep. Each turn takes a bounded amount from every source. Sockets are read
+//! before deadlines are judged: an answer that already waits in a socket is not late.
+
+mod ready;
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use crossbeam_channel::Receiver as Channel;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token, Waker};
+
+use super::answers;
+use super::ask::{Line, ToControl, ToLoop};
+use super::logging::Throttle;
+use crate::batch::{BUFFER_LEN, Output, RxBatch};
+use crate::config::Config;
+use crate::id::UplinkIndex;
+use crate::io::clock::Clock;
+use crate::io::signals::{Order, Signals};
+use crate::io::timer::Timer;
+use crate::io::tun::{Tun, TunOffload};
+use crate::io::underlay::{Received, Receiver, UnderlaySocket};
+use crate::node::{Node, TunVerdict};
+use crate::packet::Offload;
+use crate::telemetry::DropReason;
+use crate::time::Instant;
+use ready::Ready;
+
+use std::os::fd::AsRawFd as _;
+
+const TUN: Token = Token(0);
+const TIMER: Token = Token(1);
+const SIGNALS: Token = Token(2);
+/// Wakes the loop when the control thread has sent something.
+pub(super) const WAKER: Token = Token(3);
+const FIRST_SOCKET: usize = 16;
+
+/// Receive buffers of a turn, shared by all sockets.
+const RX_SLOTS: usize = 32;
+/// Send groups of a turn before a flush.
+const TX_GROUPS: usize = 64;
+/// Groups that one call into the node may begin.
+const TX_HEADROOM: usize = 4;
+/// Frames read from the TUN in a turn.
+const TUN_FRAMES: usize = 64;
+/// How long unread sockets may put off judging a deadline.
+const DEFERRAL_MAX: Duration = Duration::from_millis(20);
+
+/// What the loop needs from its creator.
+pub(super) struct Parts {
+    /// The loop's poll, with its waker already registered.
+    pub(super) poll: Poll,
+    /// The clock.
+    pub(super) clock: Clock,
+    /// Blocked signals.
+    pub(super) signals: Signals,
+    /// The TUN, up and with addresses.
+    pub(super) tun: Tun,
+    /// A socket for each uplink; none while its interface has no address.
+    pub(super) sockets: Vec<Option<UnderlaySocket>>,
+    /// The node.
+    pub(super) node: Node,
+    /// For names in answers.
+    pub(super) config: Arc<Config>,
+    /// From the control thread.
+    pub(super) messages: Channel<ToLoop>,
+    /// To the control thread.
+    pub(super) control: Line<ToControl>,
+}
+
+/// The loop's state.
+pub(super) struct EventLoop {
+    parts: Parts,
+    timer: Timer,
+    receiver: Receiver,
+    rx: RxBatch,
+    out: Output,
+    frame: Vec<u8>,
+    ready: Ready,
+    throttle: Throttle,
+    stopping: bool,
+}
+
+impl EventLoop {
+    /// Registers every source.
+    pub(super) fn new(parts: Parts) -> anyhow::Result<Self> {
+        let timer = Timer::new(&parts.clock).context("cannot create a timer")?;
+        let mut this = Self {
+            timer,
+            receiver: Receiver::new(RX_SLOTS),
+            rx: RxBatch::new(RX_SLOTS),
+            out: Output::new(TX_GROUPS),
+            frame: vec![0; BUFFER_LEN],
+            ready: Ready::default(),
+            throttle: Throttle::new(parts.clock.now()),
+            stopping: false,
+            parts,
+        };
+        this.watch(this.parts.tun.as_raw_fd(), TUN)?;
+        this.watch(this.timer.as_raw_fd(), TIMER)?;
+        this.watch(this.parts.signals.as_raw_fd(), SIGNALS)?;
+        for index in 0..this.parts.sockets.len() {
+            this.watch_socket(UplinkIndex(index as u8))?;
+        }
+        // What came before we watched has raised no edge.
+        this.ready.tun = true;
+        this.tell_offload();
+        Ok(this)
+    }
+
+    /// Turns until a signal or a fault ends it.
+    pub(super) fn run(&mut self) -> anyhow::Result<()> {
+        let mut events = Events::with_capacity(64);
+        while !self.stopping {
+            self.wait(&mut events)?;
+            self.turn()?;
+            self.take_messages();
+        }
+        Ok(())
+    }
+
+    fn watch(&self, fd: i32, token: Token) -> io::Result<()> {
+        self.parts.poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE)
+    }
+
+    fn watch_socket(&mut self, uplink: UplinkIndex) -> io::Result<()> {
+        if let Some(socket) = &self.parts.sockets[uplink.usize()] {
+            self.watch(socket.raw(), Token(FIRST_SOCKET + uplink.usize()))?;
+            self.ready.mark_socket(uplink.usize());
+        }
+        Ok(())
+    }
+
+    /// Sleeps until something is ready or due. Does not sleep while a source is known to have more.
+    fn wait(&mut self, events: &mut Events) -> anyhow::Result<()> {
+        let timeout = if self.ready.any() {
+            Some(Duration::ZERO)
+        } else {
+            if let Some((deadline, _why)) = self.parts.node.poll_timeout() {
+                self.timer.arm(deadline).context("cannot set the timer")?;
+            }
+            None
+        };
+        match self.parts.poll.poll(events, timeout) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            Err(error) => return Err(error).context("cannot wait for events"),
+        }
+        for event in &*events {
+            match event.token() {
+                TUN => self.ready.tun = true,
+                TIMER => self.timer.acknowledge(),
+                SIGNALS => self.obey_signals(),
+                WAKER => {}
+                Token(token) => self.ready.mark_socket(token - FIRST_SOCKET),
+            }
+        }
+        Ok(())
+    }
+
+    fn turn(&mut self) -> anyhow::Result<()> {
+        let now = self.parts.clock.now();
+        self.receive();
+        if self.rx.filled > 0 {
+            self.parts.node.handle_datagrams(now, &mut self.rx, &mut self.out);
+            self.flush_if_full();
+        }
+        self.read_tun(now)?;
+        self.judge_deadlines(now);
+        self.parts.node.end_turn(now, &mut self.rx, &mut self.out);
+        self.carry_out();
+        while let Some(event) = self.parts.node.poll_event() {
+            if self.throttle.admits(now) {
+                log::info!("{event}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Fills the receive buffers from the ready sockets, each in its turn at being the first.
+    fn receive(&mut self) {
+        let sockets = self.parts.sockets.len();
+        let waiting = self.ready.socket_count().max(1);
+        let share = RX_SLOTS.div_ceil(waiting);
+        for index in self.ready.socket_order(sockets) {
+            let Some(socket) = &self.parts.sockets[index] else {
+                self.ready.clear_socket(index);
+                continue;
+            };
+            let uplink = UplinkIndex(index as u8);
+            let mut budget = share;
+            while budget > 0 && self.rx.filled < RX_SLOTS {
+                let before = self.rx.filled;
+                if self.receiver.receive(socket.raw(), uplink, &mut self.rx, budget)
+                    == Received::Drained
+                {
+                    self.ready.clear_socket(index);
+                    break;
+                }
+                budget -= (self.rx.filled - before).clamp(1, budget);
+            }
+        }
+    }
+
+    fn read_tun(&mut self, now: Instant) -> anyhow::Result<()> {
+        let mut frames = 0;
+        while self.ready.tun && frames < TUN_FRAMES {
+            frames += 1;
+            match self.parts.tun.read(&mut self.frame) {
+                Ok(Some((vnet, len))) => {
+                    match vnet.parse() {
+                        Ok(vnet) => self.take_frame(now, vnet, len),
+                        Err(reason) => self.parts.node.counters_mut().drop(reason),
+                    }
+                    self.flush_if_full();
+                }
+                Ok(None) => self.ready.tun = false,
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EBADFD | libc::ENODEV) => {
+                        bail!("the TUN device `{}` is gone", self.parts.config.tun.name)
+                    }
+                    // The interface is down; it says when it is up again.
+                    Some(libc::EIO) => self.ready.tun = false,
+                    _ => self.parts.node.counters_mut().drop(DropReason::Malformed),
+                },
+            }
+        }
+        Ok(())
+    }
+
+    fn take_frame(&mut self, now: Instant, vnet: crate::packet::Vnet, len: usize) {
+        let frame = &mut self.frame[..len];
+        match self.parts.node.handle_tun_frame(now, frame, vnet, &mut self.out) {
+            TunVerdict::Consumed => {}
+            TunVerdict::WriteBack(vnet) => {
+                if let Err(reason) = self.parts.tun.write(&vnet, frame) {
+                    self.parts.node.counters_mut().drop(reason);
+                }
+            }
+        }
+    }
+
+    fn judge_deadlines(&mut self, now: Instant) {
+        let Some((deadline, _why)) = self.parts.node.poll_timeout() else { return };
+        let unread = self.ready.any_socket() && now.saturating_since(deadline) < DEFERRAL_MAX;
+        if deadline <= now && !unread {
+            let wall = self.parts.clock.wall(now);
+            self.parts.node.handle_timeout(now, wall, &mut self.out);
+            self.flush_if_full();
+        }
+    }
+
+    fn flush_if_full(&mut self) {
+        if !self.out.tx.has_room(TX_HEADROOM) {
+            self.send_batch();
+        }
+    }
+
+    /// Sends what the node sealed. Its other output points into the receive buffers and waits for
+    /// the end of the turn.
+    fn send_batch(&mut self) {
+        for transmit in self.out.tx.transmits() {
+            let target = transmit.target;
+            let result = match self.parts.sockets.get_mut(target.uplink.usize()) {
+                Some(Some(socket)) => {
+                    socket.send(target.destination, target.tos, transmit.bytes(), transmit.stride)
+                }
+                _ => Err((DropReason::UnderlaySend, transmit.segments as u64)),
+            };
+            if let Err((reason, count)) = result {
+                self.parts.node.counters_mut().drop_many(reason, count);
+            }
+        }
+        self.out.tx.clear();
+    }
+
+    /// Carries out the turn's output.
+    fn carry_out(&mut self) {
+        for forward in &self.out.forwards {
+            let range = forward.range.start as usize..forward.range.end as usize;
+            let bytes = &self.rx.slots[usize::from(forward.slot)].buffer[range];
+            let (target, stride) = (forward.target, forward.stride as usize);
+            let result = match self.parts.sockets.get_mut(target.uplink.usize()) {
+                Some(Some(socket)) => socket.send(target.destination, target.tos, bytes, stride),
+                _ => {
+                    let count = bytes.len().div_ceil(stride.max(1)) as u64;
+                    Err((DropReason::UnderlaySend, count))
+                }
+            };
+            if let Err((reason, count)) = result {
+                self.parts.node.counters_mut().drop_many(reason, count);
+            }
+        }
+        self.send_batch();
+        let offload = self.parts.tun.offload();
+        for write in &self.out.tun_writes {
+            if let Err(reason) = self.parts.tun.write_parts(&self.out, &self.rx, write) {
+                self.parts.node.counters_mut().drop_many(reason, u64::from(write.segments));
+            }
+        }
+        if self.parts.tun.offload() != offload {
+            log::warn!("the kernel refused a kind of super-packets: writing packets one by one");
+            self.tell_offload();
+        }
+        self.out.clear();
+        self.rx.filled = 0;
+    }
+
+    fn tell_offload(&mut self) {
+        let TunOffload { tcp, udp } = self.parts.tun.offload();
+        self.parts.node.set_offload(Offload { tcp, udp });
+    }
+
+    fn obey_signals(&mut self) {
+        while let Some(order) = self.parts.signals.next() {
+            match order {
+                Order::Stop => self.stopping = true,
+                Order::Reload => {
+                    if !self.parts.control.send(ToControl::Reload) {
+                        log::warn!("busy: SIGHUP ignored");
+                    }
+                }
+            }
+        }
+    }
+
+    fn take_messages(&mut self) {
+        let mut questions = VecDeque::new();
+        while let Ok(message) = self.parts.messages.try_recv() {
+            match message {
+                ToLoop::Question(request, reply) => questions.push_back((request, reply)),
+                ToLoop::Uplink(uplink, socket) => self.replace_socket(uplink, socket),
+            }
+        }
+        if questions.is_empty() {
+            return;
+        }
+        let now = self.parts.clock.now();
+        for (request, reply) in questions {
+            let local = self.parts.sockets.iter().map(|s| s.as_ref().map(UnderlaySocket::local));
+            let scene = answers::Scene { config: &self.parts.config, local: local.collect() };
+            // Who asked may have given up.
+            let _ = reply.try_send(answers::answer(&self.parts.node, now, &scene, &request));
+        }
+    }
+
+    fn replace_socket(&mut self, uplink: UplinkIndex, socket: Option<UnderlaySocket>) {
+        let Some(place) = self.parts.sockets.get_mut(uplink.usize()) else { return };
+        if let Some(old) = place.take() {
+            let _ = self.parts.poll.registry().deregister(&mut SourceFd(&old.raw()));
+        }
+        let name = &self.parts.config.uplinks[uplink.usize()].name;
+        match &socket {
+            Some(socket) => log::info!("uplink {name} is at {}", socket.local()),
+            None => log::warn!("uplink {name} has no address"),
+        }
+        *place = socket;
+        if let Err(error) = self.watch_socket(uplink) {
+            log::error!("cannot watch an uplink's socket: {error}");
+        }
+    }
+}
+
+/// A poll with a waker in it.
+pub(super) fn poll_with_waker(token: Token) -> anyhow::Result<(Poll, Arc<Waker>)> {
+    let poll = Poll::new().context("cannot create an epoll instance")?;
+    let waker = Waker::new(poll.registry(), token).context("cannot create a waker")?;
+    Ok((poll, Arc::new(waker)))
+}

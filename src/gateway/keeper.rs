@@ -1,0 +1,130 @@
+//! Keeps the host in step: routes and rules when addresses change, sockets when an uplink's
+//! interface comes back or moves, timestamps on disk, and the configuration when asked.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::ask::{Answer, Line, ToLoop};
+use super::control::Backend;
+use super::kernel::{HostFacts, KernelSetup, plan, uplink_address};
+use super::logging;
+use super::status::{ReloadReport, Request};
+use crate::config::{self, Config};
+use crate::id::UplinkIndex;
+use crate::io::clock::Clock;
+use crate::io::files::TimestampKeeper;
+use crate::io::netlink::Monitor;
+use crate::io::underlay::UnderlaySocket;
+
+/// Where an uplink's socket is bound: the address, and which incarnation of the interface.
+pub(super) type Binding = Option<(SocketAddr, u32)>;
+
+/// The control thread's half of the gateway.
+pub(super) struct Keeper {
+    /// To the loop.
+    pub(super) line: Line<ToLoop>,
+    /// What is in force.
+    pub(super) config: Arc<Config>,
+    /// Where it came from.
+    pub(super) config_path: PathBuf,
+    /// The kernel set-up.
+    pub(super) kernel: KernelSetup,
+    /// The host's notifications.
+    pub(super) monitor: Monitor,
+    /// Handshake timestamps on disk.
+    pub(super) timestamps: TimestampKeeper,
+    /// The clock.
+    pub(super) clock: Clock,
+    /// How the sockets are bound.
+    pub(super) bindings: Vec<Binding>,
+    /// The last complaint, so that it is not repeated every second.
+    pub(super) complaint: String,
+    /// The host changed and was not looked at yet.
+    pub(super) stale: bool,
+}
+
+impl Keeper {
+    /// Looks at the host and mends what no longer fits.
+    fn refresh(&mut self) -> anyhow::Result<()> {
+        let facts = HostFacts::gather(self.kernel.netlink())?;
+        let config = Arc::clone(&self.config);
+        for (index, uplink) in config.uplinks() {
+            let wanted = binding(&config, index, &facts);
+            if wanted.is_none() || wanted == self.bindings[index.usize()] {
+                continue;
+            }
+            let Some((address, _)) = wanted else { continue };
+            let socket = UnderlaySocket::open(&uplink.interface, address)?;
+            if self.line.send(ToLoop::Uplink(index, Some(socket))) {
+                self.bindings[index.usize()] = wanted;
+            }
+        }
+        self.kernel.apply(&plan(&config, &facts))
+    }
+}
+
+/// How the socket of an uplink should be bound; none while its interface lacks the address.
+pub(super) fn binding(config: &Config, index: UplinkIndex, facts: &HostFacts) -> Binding {
+    let uplink = config.uplinks.get(index.usize())?;
+    let interface = facts.interface(&uplink.interface)?;
+    let address = uplink_address(uplink, facts)?;
+    let present = facts
+        .addresses
+        .iter()
+        .any(|a| a.interface == uplink.interface && a.network.addr() == address.ip());
+    present.then_some((address, interface.index))
+}
+
+impl Backend for Keeper {
+    fn ask(&mut self, request: Request) -> Answer {
+        self.line.ask(request)
+    }
+
+    /// Applies what can be applied to a running gateway, or nothing at all.
+    fn reload(&mut self) -> Result<ReloadReport, String> {
+        let new = config::load(&self.config_path).map_err(|error| error.to_string())?;
+        let changes = self.config.diff(&new);
+        // Endpoints are read at the start only, so far.
+        let restart: Vec<_> = changes
+            .iter()
+            .filter(|change| change.needs_restart || change.key != "log")
+            .map(|change| change.key.as_str())
+            .collect();
+        if !restart.is_empty() {
+            let keys = restart.join(", ");
+            return Err(format!("nothing was applied: a restart is needed for {keys}"));
+        }
+        logging::set_filter(&new.log);
+        let applied = changes.into_iter().map(|change| change.key).collect();
+        self.config = Arc::new(new);
+        Ok(ReloadReport { applied })
+    }
+
+    fn tend(&mut self, notified: bool) {
+        if notified && self.monitor.drain() {
+            self.stale = true;
+            // The rest of the burst is awaited; the next tick looks.
+            return;
+        }
+        let wall = self.clock.wall(self.clock.now());
+        if let Err(error) = self.timestamps.reserve(wall) {
+            self.complain(format!("cannot keep the handshake timestamp: {error}"));
+        }
+        if std::mem::take(&mut self.stale)
+            && let Err(error) = self.refresh()
+        {
+            self.stale = true;
+            self.complain(format!("cannot follow a change of the host: {error:#}"));
+        }
+    }
+}
+
+impl Keeper {
+    fn complain(&mut self, what: String) {
+        if self.complaint != what {
+            log::warn!("{what}");
+            self.complaint = what;
+        }
+    }
+}
