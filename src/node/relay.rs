@@ -78,6 +78,9 @@ impl Node {
         rx: &mut RxBatch,
         out: &mut Output,
     ) -> Result<(), DropReason> {
+        if opened.repr.hop_limit != wire::relay::HOP_LIMIT - 1 {
+            return Err(DropReason::RelayHopLimit);
+        }
         let source = by_id(&self.ids, opened.repr.src).ok_or(DropReason::RelaySpoofed)?;
         if source == opened.hop {
             return Err(DropReason::RelaySpoofed);
