@@ -17,7 +17,8 @@ pub(crate) fn read(name: &str) -> io::Result<String> {
 
 /// Sets the value.
 pub(crate) fn write(name: &str, value: &str) -> io::Result<()> {
-    std::fs::write(path(name), value)
+    // The kernel takes an empty write for none at all; an empty value needs its line feed.
+    std::fs::write(path(name), format!("{value}\n"))
 }
 
 #[cfg(test)]
