@@ -15,7 +15,7 @@ pub struct Change {
 }
 
 /// The keys that a reload applies: these and all inside them. The rest needs a restart.
-pub(super) const RELOADED: [&str; 2] = ["log", "peers.*.endpoints"];
+pub(super) const RELOADED: [&str; 1] = ["log"];
 
 impl Config {
     /// What would change if `new` took the place of `self`, in alphabetical order.
@@ -68,6 +68,7 @@ impl Config {
                 note(a.ports != b.ports, "egress.ports");
                 note(self.names(&a.allowed) != new.names(&b.allowed), "egress.for");
                 note(a.deny != b.deny, "egress.deny");
+                note(a.allow != b.allow, "egress.allow");
             }
             (a, b) => note(a.is_some() != b.is_some(), "egress.enabled"),
         }

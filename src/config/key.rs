@@ -2,12 +2,11 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use snow::params::DHChoice;
-use snow::resolvers::{CryptoResolver as _, DefaultResolver};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::types::Secret;
 use crate::id::{ParseKeyError, PublicKey};
+use crate::tunnel::Identity;
 
 /// Where key files come from. The configuration is pure; reading files is the caller's part.
 pub trait KeySource {
@@ -64,13 +63,7 @@ impl Secret {
 
     /// The public key of this private key.
     pub fn public_key(&self) -> PublicKey {
-        let mut public = [0; 32];
-        if let Some(mut curve) = DefaultResolver.resolve_dh(&DHChoice::Curve25519) {
-            curve.set(&self.0);
-            public.copy_from_slice(curve.pubkey());
-            curve.set(&[0; 32]);
-        }
-        PublicKey(public)
+        Identity::from_private(self.0).public()
     }
 
     /// True for a key of zeros, which is no secret.

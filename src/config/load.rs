@@ -19,12 +19,22 @@ const KEY_FILE_LEN_MAX: u64 = 4096;
 /// Reads the configuration file at `path` and the key files it names.
 pub fn load(path: &Path) -> Result<Config, ConfigError> {
     let file = path.display().to_string();
-    let text = read_text(path).map_err(|message| ConfigError {
-        file: file.clone(),
-        faults: vec![Fault { position: Position::default(), key: String::new(), message }],
-    })?;
+    let text = read_file(path, &file)?;
     let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
     Config::parse(&text, &file, &KeyFiles { folder })
+}
+
+/// The path of the control socket, from the configuration file at `path` alone.
+pub fn control_socket(path: &Path) -> Result<PathBuf, ConfigError> {
+    let file = path.display().to_string();
+    super::control_socket_of(&read_file(path, &file)?, &file)
+}
+
+fn read_file(path: &Path, file: &str) -> Result<String, ConfigError> {
+    read_text(path).map_err(|message| ConfigError {
+        file: file.to_owned(),
+        faults: vec![Fault { position: Position::default(), key: String::new(), message }],
+    })
 }
 
 fn read_text(path: &Path) -> Result<String, String> {

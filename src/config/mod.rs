@@ -26,11 +26,14 @@ mod tests;
 pub use diff::Change;
 pub use fault::{ConfigError, Fault, Position};
 pub use key::{KeyFileError, KeySource};
-pub use load::{load, read_key_file};
+pub use load::{control_socket, load, read_key_file};
 pub use types::*;
 pub use units::{
     Endpoint, Listen, ParseUnitError, Rate, format_duration, parse_duration, parse_ports,
 };
+
+pub use crate::flow::{Class, ClassMatch};
+pub use crate::tunnel::Suite;
 
 use de::At;
 use fault::Faults;
@@ -46,6 +49,20 @@ impl Config {
             _ => Err(faults.into_error(file)),
         }
     }
+}
+
+/// The control socket that a configuration names, whatever else may be wrong with it. Reads no
+/// keys, so that it works for whoever may not read them.
+fn control_socket_of(text: &str, file: &str) -> Result<std::path::PathBuf, ConfigError> {
+    let mut faults = Faults::default();
+    let raw = tree::parse(text, &mut faults)
+        .and_then(|root| de::read::<At<RawConfig>>(&root, &mut faults));
+    let Some(raw) = raw else { return Err(faults.into_error(file)) };
+    let mut faults = Faults::default();
+    let node = raw.value.node.as_ref().and_then(|section| section.value.name.as_ref());
+    let node = node.map_or("rongate", |name| name.value.as_str());
+    let section = validate::control(&raw.value, node, &mut faults);
+    if faults.is_empty() { Ok(section.socket) } else { Err(faults.into_error(file)) }
 }
 
 fn read(text: &str, keys: &dyn KeySource, faults: &mut Faults) -> Option<Config> {

@@ -87,6 +87,7 @@ sections! {
         ports: String,
         r#for: Vec<At<String>>,
         deny: Vec<At<String>>,
+        allow: Vec<At<String>>,
     }
 
     RawRelay {

@@ -10,8 +10,9 @@ use ipnet::{IpNet, Ipv4Net};
 use zeroize::ZeroizeOnDrop;
 
 use super::units::{Endpoint, Listen, Rate};
+use crate::flow::Class;
 use crate::id::{NodeId, PeerIndex, PublicKey, UplinkIndex};
-use crate::metric::Metric;
+use crate::tunnel::Suite;
 
 /// Everything a gateway is told. Names are resolved to indices, networks do not overlap, keys are
 /// read.
@@ -169,6 +170,8 @@ pub struct EgressSection {
     pub allowed: Vec<PeerIndex>,
     /// Further destinations refused to them.
     pub deny: Vec<IpNet>,
+    /// Destinations open to them although they are in special-purpose ranges.
+    pub allow: Vec<IpNet>,
 }
 
 /// How packets of the exit get their final source address.
@@ -213,45 +216,6 @@ pub struct Peer {
     pub egress: bool,
 }
 
-/// One entry of `classes`: a policy and the flows it is for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Class {
-    /// Unique among the classes.
-    pub name: String,
-    /// The flows it is for; none for all.
-    pub matches: Option<ClassMatch>,
-    /// What its path is chosen by.
-    pub metric: Metric,
-    /// Copies over disjoint paths, from 1 (no copy) to [`Class::REDUNDANCY_MAX`].
-    pub redundancy: u8,
-    /// The DSCP of the outer packets; none copies the inner one.
-    pub set_dscp: Option<u8>,
-}
-
-impl Class {
-    /// More copies than this only load the paths that the others need.
-    pub const REDUNDANCY_MAX: u8 = 3;
-}
-
-/// A test on a flow. All conditions must hold; an empty list is no condition.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ClassMatch {
-    /// The IP protocol number. For `icmp`, [`ClassMatch::icmp`] is set instead.
-    pub protocol: Option<u8>,
-    /// ICMP of either IP version.
-    pub icmp: bool,
-    /// The DSCP of the flow's first packet, 0 to 63.
-    pub dscp: Option<u8>,
-    /// The source address is in one of these.
-    pub sources: Vec<IpNet>,
-    /// The destination address is in one of these.
-    pub destinations: Vec<IpNet>,
-    /// The source port is in one of these.
-    pub source_ports: Vec<RangeInclusive<u16>>,
-    /// The destination port is in one of these.
-    pub destination_ports: Vec<RangeInclusive<u16>>,
-}
-
 /// `internet.via`: the exits that our own hosts use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InternetVia {
@@ -280,9 +244,9 @@ pub struct ProbingSection {
 /// `routing`: when a better path is worth a change.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RoutingSection {
-    /// A challenger must be better by this fraction (0 to 1) ...
+    /// A challenger must be better by this fraction (0 to 1) in latency or loss ...
     pub margin: f64,
-    /// ... and by this much.
+    /// ... and in latency by this much.
     pub margin_latency: Duration,
     /// No change of mind for so long after a change, unless the path fails.
     pub hold_down: Duration,
@@ -319,23 +283,4 @@ pub struct NatSection {
 pub struct TunnelSection {
     /// AEAD suites that we accept, our own choice first; at least one.
     pub suites: Vec<Suite>,
-}
-
-/// An AEAD for the tunnel's data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Suite {
-    /// AES-256-GCM: fastest where the processor has AES instructions.
-    Aes256Gcm,
-    /// ChaCha20-Poly1305: for machines without.
-    ChaCha20Poly1305,
-}
-
-impl Suite {
-    /// The name in the configuration.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Aes256Gcm => "aes-256-gcm",
-            Self::ChaCha20Poly1305 => "chacha20-poly1305",
-        }
-    }
 }

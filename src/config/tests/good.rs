@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::flow::ClassMatch;
 use crate::id::PeerIndex;
 use crate::metric::Metric;
 

@@ -15,7 +15,7 @@ fn equal_files_have_no_difference() {
 #[test]
 fn keys_that_a_reload_applies_are_told_from_the_rest() {
     assert_eq!(diff("", "log: debug"), [("log".into(), false)]);
-    let endpoints = ("peers.utah.endpoints".to_owned(), false);
+    let endpoints = ("peers.utah.endpoints".to_owned(), true);
     assert_eq!(diff("198.51.100.1:4710", "198.51.100.9:4710"), [endpoints]);
     assert_eq!(diff("10.1.0.0/16", "10.9.0.0/16"), [("lan.networks".into(), true)]);
     assert_eq!(

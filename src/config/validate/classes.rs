@@ -7,12 +7,14 @@ use super::{choice, hint, items, network, number, required, word_or};
 use crate::config::de::At;
 use crate::config::fault::Faults;
 use crate::config::raw::{RawClass, RawMatch, Texts};
-use crate::config::types::{Class, ClassMatch};
 use crate::config::units::parse_ports;
+use crate::flow::{Class, ClassMatch};
 use crate::metric::Metric;
 
-/// The flow table names a class in a byte.
+/// Each new flow is compared with all of them.
 const CLASSES_MAX: usize = 64;
+/// More copies than this only load the paths that others need.
+const REDUNDANCY_MAX: u64 = 3;
 /// So many alternatives of one condition.
 const ALTERNATIVES_MAX: usize = 64;
 
@@ -52,14 +54,7 @@ const DSCPS: [(&str, u8); 24] = [
 ];
 
 pub(super) fn classes(list: Option<&At<Vec<At<RawClass>>>>, faults: &mut Faults) -> Vec<Class> {
-    let default = || Class {
-        name: "default".into(),
-        matches: None,
-        metric: Metric::default(),
-        redundancy: 1,
-        set_dscp: None,
-    };
-    let Some(list) = list else { return vec![default()] };
+    let Some(list) = list else { return vec![Class::default()] };
     if list.value.is_empty() {
         faults.at(list, "the list is empty: write at least one class, or remove the key");
     }
@@ -105,7 +100,7 @@ fn class(section: &At<RawClass>, faults: &mut Faults) -> Option<Class> {
         .and_then(|at| label(at, faults));
     let matches = raw.r#match.as_ref().map(|at| class_match(at, faults));
     let metric = raw.metric.as_ref().and_then(|at| choice(at, &METRICS, faults));
-    let bounds = 1..=u64::from(Class::REDUNDANCY_MAX);
+    let bounds = 1..=REDUNDANCY_MAX;
     let redundancy = raw.redundancy.as_ref().and_then(|at| number(at, bounds, faults));
     let set_dscp = raw.set_dscp.as_ref().and_then(|at| dscp(at, faults));
     Some(Class {

@@ -19,7 +19,7 @@ const PORTS: RangeInclusive<u16> = 40_000..=59_999;
 /// Well-known ports are not for clients (RFC 4787, section 4.2.3).
 const PORT_MIN: u16 = 1024;
 /// The NAT keeps a port table for each address.
-const POOL_MAX: usize = 256;
+const POOL_MAX: usize = 4096;
 
 pub(super) fn egress(
     raw: &At<RawConfig>,
@@ -39,13 +39,14 @@ pub(super) fn egress(
     let ports = ports(raw, mode, uplinks, faults);
     let allowed = names.resolve_all(raw.r#for.as_ref(), faults);
     let deny = items(&raw.deny).iter().filter_map(|at| network(at, faults)).collect();
+    let allow = items(&raw.allow).iter().filter_map(|at| network(at, faults)).collect();
     let enabled = raw.enabled.as_ref().is_some_and(|at| at.value);
     let pool = pool(section, mode, enabled, claims, faults);
     if !enabled {
         return None;
     }
     check_uplinks(section, mode, &pool, uplinks, faults);
-    Some(EgressSection { mode, pool, ports, allowed, deny })
+    Some(EgressSection { mode, pool, ports, allowed, deny, allow })
 }
 
 fn ports(
@@ -157,10 +158,10 @@ fn check_uplinks(
         return;
     }
     let addresses: u64 = pool.iter().map(|net| 1_u64 << (32 - net.prefix_len())).sum();
-    if mode == EgressMode::Rewrite && addresses > ipv4 as u64 {
+    if mode == EgressMode::Rewrite && addresses > 1 {
         let message = format!(
-            "{addresses} addresses for {ipv4} IPv4 uplink(s): mode `rewrite` turns each into the \
-             address of one uplink, so there can be no more of them"
+            "{addresses} addresses are too many: mode `rewrite` exchanges one internal address \
+             with that of the uplink, so write one, like `{POOL}`"
         );
         faults.push(position, &key, message);
     }

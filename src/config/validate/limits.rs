@@ -8,9 +8,10 @@ use crate::config::de::At;
 use crate::config::fault::Faults;
 use crate::config::raw::{RawConfig, RawNat};
 use crate::config::types::{
-    FlowsSection, NatSection, ProbingSection, RoutingSection, Suite, TunnelSection,
+    FlowsSection, NatSection, ProbingSection, RoutingSection, TunnelSection,
 };
 use crate::config::units::Rate;
+use crate::tunnel::Suite;
 
 pub(super) struct Limits {
     pub(super) probing: ProbingSection,
@@ -95,7 +96,7 @@ fn flows(file: &RawConfig, faults: &mut Faults) -> FlowsSection {
 
 fn nat(raw: Option<&RawNat>, faults: &mut Faults) -> NatSection {
     let raw = raw.cloned().unwrap_or_default();
-    let defaults = (131_072, 4_096);
+    let defaults = (262_144, 8_192);
     let (max, max_per_host) =
         shares(raw.max.as_ref(), raw.max_per_host.as_ref(), defaults, 4_194_304, faults);
     let mut timer = |written: Option<&At<String>>, low: u64, default: u64| {

@@ -71,7 +71,7 @@ pub(super) fn validate(
     })
 }
 
-fn control(file: &RawConfig, node: &str, faults: &mut Faults) -> ControlSection {
+pub(super) fn control(file: &RawConfig, node: &str, faults: &mut Faults) -> ControlSection {
     let socket = file.control.as_ref().and_then(|section| section.value.socket.as_ref());
     let default = || PathBuf::from(format!("/run/rongate/{node}.sock"));
     ControlSection {
