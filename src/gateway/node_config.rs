@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 use super::kernel::{HostFacts, uplink_address};
 use crate::config::{self, Config, Endpoint, InternetVia, Listen, Suite};
 use crate::flow;
+use crate::nat::{NatLimits, NatTimers};
 use crate::node::{EgressConfig, ExitVia, NodeConfig, PeerConfig, RelayConfig, UplinkConfig};
 use crate::routing::RouterConfig;
 use crate::time::WallClock;
@@ -129,6 +130,14 @@ fn egress(config: &Config, facts: &HostFacts) -> Option<EgressConfig> {
     Some(EgressConfig {
         pool: section.pool.clone(),
         ports: section.ports.clone(),
+        limits: NatLimits::of_mappings(config.nat.max, config.nat.max_per_host),
+        timers: NatTimers {
+            udp: config.nat.udp,
+            icmp: config.nat.icmp,
+            tcp_established: config.nat.tcp_established,
+            tcp_transitory: config.nat.tcp_transitory,
+            ..NatTimers::default()
+        },
         allowed: Some(section.allowed.clone()),
         denied,
         permitted: Vec::new(),

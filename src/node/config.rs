@@ -84,6 +84,10 @@ pub struct EgressConfig {
     pub pool: Vec<Ipv4Net>,
     /// Outside ports.
     pub ports: RangeInclusive<u16>,
+    /// How much the NAT may hold.
+    pub limits: crate::nat::NatLimits,
+    /// How long things live in it.
+    pub timers: crate::nat::NatTimers,
     /// Who may use it; `None` for all peers.
     pub allowed: Option<Vec<PeerIndex>>,
     /// Further destinations that are refused: the router's own addresses and local networks too.

@@ -7,7 +7,7 @@ use super::Node;
 use super::prefixes::Owner;
 use crate::addr;
 use crate::batch::{Output, Part, RxBatch};
-use crate::flow::{Direction, Egress, FlowKey};
+use crate::flow::{Direction, Egress, FlowId, FlowKey};
 use crate::id::PeerIndex;
 use crate::packet::{Ecn, Headers, IcmpKind, Vnet, rewrite};
 use crate::telemetry::{DropReason, Tally};
@@ -74,7 +74,11 @@ impl Node {
             rewrite::set_ecn(packet, &headers, merged)?;
         }
         match self.prefixes.owner(headers.source) {
-            Some(Owner::Peer(owner)) if owner == peer => {}
+            Some(Owner::Peer(owner)) if owner == peer => {
+                if headers.icmp != Some(IcmpKind::Error) {
+                    self.note_reply(now, &headers);
+                }
+            }
             None if self.is_from_exit(now, peer, packet, &headers) => {}
             _ => return Err(DropReason::SpoofedSource),
         }
@@ -85,7 +89,8 @@ impl Node {
         }
     }
 
-    /// True for a packet from the Internet that answers a flow of ours through this exit.
+    /// True for a packet from the Internet that answers a flow of ours through this exit, or is an
+    /// error about one.
     fn is_from_exit(
         &mut self,
         now: Instant,
@@ -96,19 +101,30 @@ impl Node {
         if !self.peers[peer.usize()].egress || addr::is_special_purpose(headers.source) {
             return false;
         }
-        let ours = if headers.icmp == Some(IcmpKind::Error) {
-            let Ok(quoted) = rewrite::quoted(packet, headers) else { return false };
-            FlowKey::of(&quoted)
+        let id = if headers.icmp == Some(IcmpKind::Error) {
+            rewrite::quoted(packet, headers)
+                .ok()
+                .and_then(|quoted| self.flows.lookup(&FlowKey::of(&quoted)))
         } else {
-            FlowKey::of(headers).reversed()
+            self.note_reply(now, headers)
         };
-        let Some(id) = self.flows.lookup(&ours) else { return false };
-        if self.flows.get(id).is_none_or(|flow| flow.egress != Egress::PeerExit(peer)) {
-            return false;
-        }
+        let flow = id.and_then(|id| self.flows.get(id));
+        flow.is_some_and(|flow| flow.egress == Egress::PeerExit(peer))
+    }
+
+    /// Counts a packet that came back for the flow that it answers, if that is one of ours. The
+    /// packets of a train follow each other, so the flow of the last one is remembered.
+    fn note_reply(&mut self, now: Instant, headers: &Headers) -> Option<FlowId> {
+        let key = FlowKey::of(headers).reversed();
+        let id = match self.last_reply {
+            Some((last, id)) if last == key => id,
+            _ => self.flows.lookup(&key),
+        };
+        self.last_reply = Some((key, id));
+        let id = id?;
         let tally = Tally { packets: 1, bytes: u64::from(headers.total_len) };
         self.flows.record(now, id, Direction::Reply, tally, headers.tcp_flags);
-        true
+        Some(id)
     }
 
     /// We are the exit: out to the Internet through the NAT.

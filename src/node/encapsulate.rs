@@ -147,7 +147,7 @@ impl Node {
             Ok(segmenter) => segmenter,
             Err(DropReason::TooBig) => {
                 let whole = Segmenter::new(frame, headers, *vnet, usize::MAX)?;
-                return self.encapsulate_too_big(now, route, &whole, headers, mtu, out);
+                return self.encapsulate_too_big(now, route, &whole, mtu, out);
             }
             Err(reason) => return Err(reason),
         };
@@ -161,35 +161,66 @@ impl Node {
         Ok(())
     }
 
-    /// The packets of a train that no cutting of TCP could make small enough.
+    /// The packets of a train that no cutting of TCP could make small enough, one by one. Those
+    /// that cannot go are counted here, and their sender is told once.
     fn encapsulate_too_big(
         &mut self,
         now: Instant,
         route: &Route,
         segmenter: &Segmenter<'_>,
-        headers: &Headers,
         mtu: usize,
         out: &mut Output,
     ) -> Result<(), DropReason> {
+        let mut packet = std::mem::take(&mut self.packet_scratch);
+        let mut told = false;
         for index in 0..segmenter.count() {
-            let len = segmenter.segment_len(index);
-            let mut packet = std::mem::take(&mut self.packet_scratch);
-            packet.resize(len, 0);
+            packet.resize(segmenter.segment_len(index), 0);
             segmenter.write(index, &mut packet);
-            let result = if len <= INNER_MTU_MIN && mtu < INNER_MTU_MIN {
-                self.send_split(now, route, &packet, out)
-            } else if headers.dont_fragment || headers.is_ipv6() {
-                let told = mtu.max(INNER_MTU_MIN);
-                let error = packet::icmp::Error::TooBig { mtu: told as u16 };
-                self.answer_host(&packet, headers, error, out);
-                Err(DropReason::TooBig)
-            } else {
-                self.send_fragments(now, route, &packet, headers, mtu, out)
+            match self.send_one(now, route, &packet, mtu, out) {
+                Err(DropReason::TooBig) if !std::mem::replace(&mut told, true) => {
+                    self.counters.drop(DropReason::TooBig);
+                    self.answer_too_big(&packet, mtu, out);
+                }
+                Err(reason) => self.counters.drop(reason),
+                Ok(()) => {}
+            }
+        }
+        self.packet_scratch = packet;
+        Ok(())
+    }
+
+    /// One packet as it is, in two halves, or in fragments.
+    fn send_one(
+        &mut self,
+        now: Instant,
+        route: &Route,
+        packet: &[u8],
+        mtu: usize,
+        out: &mut Output,
+    ) -> Result<(), DropReason> {
+        if packet.len() <= mtu {
+            let fill = |place: &mut [u8]| place.copy_from_slice(packet);
+            return self.send(now, route, Flags::NONE, packet.len(), fill, out);
+        }
+        if packet.len() <= INNER_MTU_MIN {
+            return self.send_split(now, route, packet, out);
+        }
+        let headers = Headers::parse(packet)?;
+        let fragments = packet::Fragmenter::new(packet, &headers, mtu)?;
+        for index in 0..fragments.count() {
+            let len = fragments.fragment_len(index);
+            let fill = |place: &mut [u8]| {
+                fragments.write(index, place);
             };
-            self.packet_scratch = packet;
-            result?;
+            self.send(now, route, Flags::NONE, len, fill, out)?;
         }
         Ok(())
+    }
+
+    fn answer_too_big(&mut self, packet: &[u8], mtu: usize, out: &mut Output) {
+        let Ok(headers) = Headers::parse(packet) else { return };
+        let mtu = mtu.max(INNER_MTU_MIN) as u16;
+        self.answer_host(packet, &headers, packet::icmp::Error::TooBig { mtu }, out);
     }
 
     /// Two halves, for a path that is too small for what must pass.
@@ -212,26 +243,6 @@ impl Node {
                 rest.copy_from_slice(body);
             };
             self.send(now, route, Flags::SPLIT, Split::LEN + body.len(), fill, out)?;
-        }
-        Ok(())
-    }
-
-    fn send_fragments(
-        &mut self,
-        now: Instant,
-        route: &Route,
-        packet: &[u8],
-        headers: &Headers,
-        mtu: usize,
-        out: &mut Output,
-    ) -> Result<(), DropReason> {
-        let fragments = packet::Fragmenter::new(packet, headers, mtu)?;
-        for index in 0..fragments.count() {
-            let len = fragments.fragment_len(index);
-            let fill = |place: &mut [u8]| {
-                fragments.write(index, place);
-            };
-            self.send(now, route, Flags::NONE, len, fill, out)?;
         }
         Ok(())
     }

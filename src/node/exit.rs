@@ -8,7 +8,7 @@ use super::deliver::Admitted;
 use super::{EgressConfig, Label, Node};
 use crate::batch::Output;
 use crate::metric::Metric;
-use crate::nat::{Nat, NatConfig, NatLimits, NatTimers, Outbound, Realm};
+use crate::nat::{Nat, NatConfig, Outbound, Realm};
 use crate::packet::{Headers, Vnet};
 use crate::rng::Rng;
 use crate::telemetry::DropReason;
@@ -29,8 +29,8 @@ impl Exit {
         let nat = NatConfig {
             pool: config.pool.clone(),
             ports: config.ports.clone(),
-            limits: NatLimits::default(),
-            timers: NatTimers::default(),
+            limits: config.limits,
+            timers: config.timers,
         };
         Self {
             nat: Nat::new(now, &nat, rng),

@@ -87,7 +87,8 @@ impl Node {
             return Err(DropReason::ForeignSource);
         }
         rewrite::clamp_mss(train.frame, &train.headers, &train.vnet, self.mtu);
-        let flow = self.flow_of(now, &train);
+        let host = train.headers.source;
+        let flow = self.flow_of(now, &train, host);
         match self.egress(now, flow, &train, out)? {
             Egress::Peer(peer) | Egress::PeerExit(peer) => {
                 self.send_to_peer(now, flow, peer, &train, out)
@@ -112,17 +113,18 @@ impl Node {
         let headers = Headers::parse(train.frame)?;
         let train = Train { headers, ..train };
         rewrite::clamp_mss(train.frame, &train.headers, &train.vnet, self.mtu);
-        let flow = self.flow_of(now, &train);
+        // On the account of our host: senders outside are as many as they like.
+        let flow = self.flow_of(now, &train, inbound.destination.into());
         if let Some(entry) = flow.id.and_then(|id| self.flows.get_mut(id)) {
             entry.egress = Egress::Peer(peer);
         }
         self.send_to_peer(now, flow, peer, &train, out)
     }
 
-    /// Finds or enters the flow, and counts the train.
-    fn flow_of(&mut self, now: Instant, train: &Train<'_>) -> Flow {
+    /// Finds the flow or enters it on the account of `host`, and counts the train.
+    fn flow_of(&mut self, now: Instant, train: &Train<'_>, host: IpAddr) -> Flow {
         let key = FlowKey::of(&train.headers);
-        let lookup = self.flows.lookup_or_admit(now, key, train.headers.source);
+        let lookup = self.flows.lookup_or_admit(now, key, host);
         let Ok(lookup) = lookup else {
             let class = self.classes.classify(&key, train.headers.dscp());
             return Flow { id: None, class, metric: self.classes.get(class).metric };

@@ -40,7 +40,7 @@ pub use from_tun::TunVerdict;
 pub use snapshot::{LinkSnapshot, PathSnapshot, PeerSnapshot, TableSizes};
 
 use crate::batch::{Output, RxBatch};
-use crate::flow::{Classes, FlowTable};
+use crate::flow::{Classes, FlowId, FlowKey, FlowTable};
 use crate::id::{NodeId, PeerIndex, PublicKey};
 use crate::metric::LinkReport;
 use crate::packet::{Coalescer, Offload};
@@ -109,6 +109,8 @@ pub struct Node {
     packet_scratch: Vec<u8>,
     split_scratch: Vec<u8>,
     reply_scratch: Vec<u8>,
+    /// The flow that the last packet of this turn answered, if that is one of ours.
+    last_reply: Option<(FlowKey, Option<FlowId>)>,
     relays_scratch: Vec<(PeerIndex, bool)>,
     entries_scratch: Vec<(NodeId, LinkReport)>,
     route_events: Vec<RouteEvent>,
@@ -217,6 +219,7 @@ impl Node {
             packet_scratch: Vec::with_capacity(crate::batch::BUFFER_LEN),
             split_scratch: Vec::with_capacity(crate::batch::BUFFER_LEN),
             reply_scratch: Vec::with_capacity(256),
+            last_reply: None,
             relays_scratch: Vec::new(),
             entries_scratch: Vec::new(),
             route_events: Vec::new(),
@@ -226,6 +229,7 @@ impl Node {
     /// Ends a turn: super-packets that were being put together are queued for the TUN.
     pub fn end_turn(&mut self, _now: Instant, rx: &mut RxBatch, out: &mut Output) {
         self.coalescer.flush(rx, out);
+        self.last_reply = None;
     }
 
     /// The oldest event that was not taken yet.

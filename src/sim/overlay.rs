@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use ipnet::{IpNet, Ipv4Net};
 
 use crate::flow::{Classes, FlowLimits};
+use crate::nat::{NatLimits, NatTimers};
 use crate::node::{EgressConfig, ExitVia, NodeConfig, PeerConfig, RelayConfig, UplinkConfig};
 use crate::routing::RouterConfig;
 use crate::tunnel::{Identity, Suites};
@@ -69,6 +70,8 @@ impl Mesh {
             egress: self.exits.then(|| EgressConfig {
                 pool: vec![Ipv4Net::from(Ipv4Addr::new(100, 64, site + 1, 1))],
                 ports: 40_000..=59_999,
+                limits: NatLimits::of_mappings(1_024, 256),
+                timers: NatTimers::default(),
                 allowed: None,
                 denied: vec![network(site)],
                 permitted: Vec::new(),
