@@ -134,17 +134,30 @@ fn sip_round(v: &mut [u64; 4]) {
 }
 
 /// A place of the index: the upper half of the hash, and the entry's index plus one (zero: empty).
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy)]
 struct Place {
     tag: u32,
     entry: u32,
+}
+
+impl Place {
+    const EMPTY: u64 = 0;
+
+    fn unpack(bits: u64) -> Self {
+        Self { tag: (bits >> 32) as u32, entry: bits as u32 }
+    }
+
+    fn pack(self) -> u64 {
+        u64::from(self.tag) << 32 | u64::from(self.entry)
+    }
 }
 
 /// Finds the index of an entry by the hash of its key. It does not know the keys: look-ups are given
 /// a closure that compares. Linear probing in a table at most half full, without tombstones.
 #[derive(Debug)]
 pub struct HashIndex {
-    places: Vec<Place>,
+    /// Packed, because only memory full of plain zeros is not touched when it is reserved.
+    places: Vec<u64>,
     len: usize,
     capacity: usize,
 }
@@ -153,7 +166,7 @@ impl HashIndex {
     /// Room for `capacity` keys, 16 to 32 bytes for each.
     pub fn new(capacity: usize) -> Self {
         let places = (capacity.max(4) * 2).next_power_of_two();
-        Self { places: vec![Place::default(); places], len: 0, capacity }
+        Self { places: vec![Place::EMPTY; places], len: 0, capacity }
     }
 
     /// Number of keys.
@@ -172,7 +185,7 @@ impl HashIndex {
         let mut at = self.home(tag);
         // An empty place always comes, because the table is at most half full.
         loop {
-            let place = self.places[at];
+            let place = Place::unpack(self.places[at]);
             let entry = place.entry.checked_sub(1)?;
             if place.tag == tag && matches(entry) {
                 return Some(entry);
@@ -188,10 +201,10 @@ impl HashIndex {
         }
         let tag = tag(hash);
         let mut at = self.home(tag);
-        while self.places[at].entry != 0 {
+        while self.places[at] != Place::EMPTY {
             at = self.after(at);
         }
-        self.places[at] = Place { tag, entry: entry + 1 };
+        self.places[at] = Place { tag, entry: entry + 1 }.pack();
         self.len += 1;
         true
     }
@@ -199,8 +212,8 @@ impl HashIndex {
     /// Takes out the key with this hash that leads to `entry`. False when there is none.
     pub fn remove(&mut self, hash: u64, entry: u32) -> bool {
         let mut hole = self.home(tag(hash));
-        while self.places[hole].entry != entry + 1 {
-            if self.places[hole].entry == 0 {
+        while Place::unpack(self.places[hole]).entry != entry + 1 {
+            if self.places[hole] == Place::EMPTY {
                 return false;
             }
             hole = self.after(hole);
@@ -216,18 +229,18 @@ impl HashIndex {
         let mut at = hole;
         loop {
             at = self.after(at);
-            let place = self.places[at];
-            if place.entry == 0 {
+            if self.places[at] == Place::EMPTY {
                 break;
             }
+            let place = Place::unpack(self.places[at]);
             let from_home = at.wrapping_sub(self.home(place.tag)) & mask;
             let from_hole = at.wrapping_sub(hole) & mask;
             if from_home >= from_hole {
-                self.places[hole] = place;
+                self.places[hole] = place.pack();
                 hole = at;
             }
         }
-        self.places[hole] = Place::default();
+        self.places[hole] = Place::EMPTY;
     }
 
     fn home(&self, tag: u32) -> usize {

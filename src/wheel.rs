@@ -143,8 +143,7 @@ impl Wheel {
         Some(self.origin + Duration::from_micros(u64::from(start) << TICK_SHIFT))
     }
 
-    /// The earliest occupied slot with the tick at which it begins. Of two that begin together the
-    /// one of the higher level, because it may hold earlier timers that did not move down yet.
+    /// The earliest occupied slot with the tick at which it begins.
     fn first_slot(&self) -> Option<(usize, usize, u32)> {
         let mut first: Option<(usize, usize, u32)> = None;
         for level in 0..LEVELS {
@@ -155,7 +154,7 @@ impl Wheel {
             let shift = level as u32 * SLOT_BITS;
             let above = u64::from(self.current) >> (shift + SLOT_BITS) << (shift + SLOT_BITS);
             let start = (above + (u64::from(slot) << shift)) as u32;
-            if first.is_none_or(|(_, _, earliest)| start <= earliest) {
+            if first.is_none_or(|(_, _, earliest)| start < earliest) {
                 first = Some((level, slot as usize, start));
             }
         }

@@ -219,6 +219,7 @@ struct World {
 }
 
 impl World {
+    #[expect(clippy::needless_range_loop, reason = "both halves of a symmetric matrix are set")]
     fn new(seed: u8) -> Self {
         let now = Instant::from_micros(1_000_000);
         let mut rng = Rng::new([seed; 32]);

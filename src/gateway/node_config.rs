@@ -13,7 +13,7 @@ use crate::nat::{NatLimits, NatTimers};
 use crate::node::{EgressConfig, ExitVia, NodeConfig, PeerConfig, RelayConfig, UplinkConfig};
 use crate::routing::RouterConfig;
 use crate::time::WallClock;
-use crate::tunnel::{self, PresharedKey, Suites};
+use crate::tunnel::{PresharedKey, Suites};
 
 /// What is neither configured nor seen on the host.
 pub(super) struct Incarnation {
@@ -62,11 +62,7 @@ pub(super) fn convert(
 }
 
 fn suites(configured: &[Suite]) -> Suites {
-    let suite = |suite: &Suite| match suite {
-        Suite::Aes256Gcm => tunnel::Suite::Aes256Gcm,
-        Suite::ChaCha20Poly1305 => tunnel::Suite::ChaCha20Poly1305,
-    };
-    let preferred = configured.first().map_or(tunnel::Suite::Aes256Gcm, suite);
+    let preferred = configured.first().copied().unwrap_or(Suite::Aes256Gcm);
     if configured.len() > 1 { Suites::preferring(preferred) } else { Suites::only(preferred) }
 }
 
@@ -140,28 +136,12 @@ fn egress(config: &Config, facts: &HostFacts) -> Option<EgressConfig> {
         },
         allowed: Some(section.allowed.clone()),
         denied,
-        permitted: Vec::new(),
+        permitted: section.allow.clone(),
     })
 }
 
 fn classes(configured: &[config::Class]) -> flow::Classes {
-    let matches = |m: &config::ClassMatch| flow::ClassMatch {
-        protocol: m.protocol,
-        icmp: m.icmp,
-        dscp: m.dscp,
-        sources: m.sources.clone(),
-        destinations: m.destinations.clone(),
-        source_ports: m.source_ports.clone(),
-        destination_ports: m.destination_ports.clone(),
-    };
-    let class = |class: &config::Class| flow::Class {
-        name: class.name.clone(),
-        matches: class.matches.as_ref().map(matches),
-        metric: class.metric,
-        redundancy: class.redundancy,
-        set_dscp: class.set_dscp,
-    };
-    flow::Classes::new(configured.iter().map(class).collect())
+    flow::Classes::new(configured.to_vec())
 }
 
 fn internet_via(via: &InternetVia) -> Vec<ExitVia> {
@@ -238,7 +218,7 @@ mod tests {
         assert_eq!(node.uplinks[0].listen, "192.0.2.1:4710".parse().unwrap());
         assert_eq!(node.relay.allowed, Some(vec![]));
         assert_eq!(node.relay.rate_bps, Some(200_000_000));
-        assert_eq!(node.suites, Suites::only(tunnel::Suite::ChaCha20Poly1305));
+        assert_eq!(node.suites, Suites::only(Suite::ChaCha20Poly1305));
         assert_eq!(node.internet_via, [ExitVia::Auto]);
         assert_eq!(node.control_budget_bps, 50_000);
         assert_eq!(node.last_handshake_timestamp, 7);

@@ -119,8 +119,8 @@ impl Node {
     }
 
     /// Whether a peer has keys to seal with.
-    pub(super) fn can_seal(&mut self, now: Instant, peer: PeerIndex) -> Result<(), DropReason> {
-        self.tunnels.sealer(now, peer, PathId(0)).map(|_| ())
+    pub(super) fn can_seal(&self, now: Instant, peer: PeerIndex) -> Result<(), DropReason> {
+        if self.tunnels.is_up(now, peer) { Ok(()) } else { Err(DropReason::NoTunnel) }
     }
 
     /// The largest inner packet that a path passes in one datagram.

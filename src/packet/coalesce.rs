@@ -100,7 +100,8 @@ impl Coalescer {
         self.offload = offload;
     }
 
-    /// Takes a packet that lies at `at` in a receive buffer and was parsed to `headers`.
+    /// Takes a packet that lies at `at` in a receive buffer and is described by `headers`: as it is
+    /// by then, so a packet whose addresses or ports were rewritten is to be parsed again before.
     ///
     /// `checksum_ok` says that the upper-layer checksum need not be verified, because the packet
     /// is authentic and its sender vouches for it. A packet that is not to be merged is written as
@@ -683,6 +684,29 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(256))]
+
+        #[test]
+        fn damaged_packets_are_neither_lost_nor_a_reason_to_panic(
+            steps in prop::collection::vec((any_step(), 0..70usize, any::<u8>()), 1..60),
+            checksum_ok: bool,
+        ) {
+            let mut bench = Bench::new(ALL);
+            let mut state = [(u32::MAX - 100, u16::MAX - 3); 6];
+            let mut pushed = 0;
+            for (step, at, byte) in steps {
+                let (seq, id) = &mut state[step.flow];
+                let mut packet = packet_of(step, seq, id);
+                if step.oddity % 2 == 1 && at < packet.len() {
+                    packet[at] = byte;
+                }
+                if Headers::parse(&packet).is_ok() {
+                    bench.push(&packet, checksum_ok);
+                    pushed += 1;
+                }
+            }
+            let writes = bench.finish();
+            prop_assert_eq!(writes.iter().map(|write| write.2).sum::<u32>(), pushed);
+        }
 
         #[test]
         fn taken_apart_again_each_flow_is_what_it_was(

@@ -102,7 +102,8 @@ pub fn write_error(
     }
     let (ip_len, max_len) =
         if ipv6 { (IPV6_HEADER_LEN, MAX_LEN) } else { (IPV4_HEADER_LEN, MAX_LEN_IPV4) };
-    let Some(packet) = frame.get(..headers.total_len as usize) else { return 0 };
+    // The beginning of a packet will do, so that a train's headers serve for any of its packets.
+    let packet = &frame[..frame.len().min(headers.total_len as usize)];
     let quote = &packet[..packet.len().min(max_len - ip_len - ICMP_HEADER_LEN)];
     let len = ip_len + ICMP_HEADER_LEN + quote.len();
     let out = &mut out[..len];
@@ -213,6 +214,17 @@ mod tests {
             assert_eq!((bytes[at], bytes[at + 1]), (kind, code));
             assert_eq!(bytes[at + 4..at + 8], 1_392_u32.to_be_bytes());
         }
+    }
+
+    #[test]
+    fn the_headers_of_a_train_serve_for_an_error_about_one_of_its_packets() {
+        let train = Headers::parse(&Sample::udp(false, &[1; 3_000]).bytes()).unwrap();
+        let packet = Sample::udp(false, &[1; 100]).bytes();
+        let mut out = [0; MAX_LEN];
+        let error = Error::TooBig { mtu: 1_280 };
+        let len = write_error(&mut out, error, router(false), &packet, &train);
+        assert_checksums(&out[..len]);
+        assert_eq!(out[28..len], packet);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Changes to a packet in place; every checksum follows incrementally.
 //!
 //! All functions take the frame together with the [`Headers`] parsed from it and change only bytes:
-//! the headers keep the old values. Where a [`Vnet`] is asked for, it is the one the frame came
+//! the headers keep the old values, and whoever goes on with them updates or parses them. Where a [`Vnet`] is asked for, it is the one the frame came
 //! with: in a partial checksum ports do not count. After an error nothing was changed.
 
 use std::net::IpAddr;

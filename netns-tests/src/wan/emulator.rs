@@ -15,6 +15,7 @@ use nix::sys::time::TimeValLike as _;
 
 use super::attach::{Attachment, attach};
 use super::control::{Reply, Request};
+use super::histogram::Histogram;
 use super::network::{Network, Sink};
 use super::report::{Cpu, Report};
 use super::scenario::{Change, Scenario};
@@ -28,6 +29,11 @@ const READS_PER_TURN: usize = 64;
 const WRITES_PER_LOOK: usize = 16;
 /// A super-packet of 64 KiB and its offload header.
 const FRAME_MAX: usize = VNET_LEN + 65_536;
+
+/// While there is traffic, the emulator wakes at least this often, to see how late it wakes.
+const HEARTBEAT_NS: u64 = 5_000_000;
+/// What counts as traffic: something was read within this time.
+const TRAFFIC_NS: u64 = 1_000_000_000;
 
 const STDIN: u64 = 1 << 32;
 const SIGNAL: u64 = STDIN + 1;
@@ -93,6 +99,8 @@ struct Emulator<'a> {
     origin: Option<u64>,
     stopping: bool,
     frame: Box<[u8]>,
+    wakeup: Histogram,
+    last_read: u64,
     stat: ProcStat,
 }
 
@@ -128,6 +136,8 @@ impl<'a> Emulator<'a> {
             origin: (!scenario.wait_for_start).then_some(started),
             stopping: false,
             frame: vec![0; FRAME_MAX].into(),
+            wakeup: Histogram::new(),
+            last_read: 0,
             stat: ProcStat::read(),
             scenario,
         })
@@ -143,8 +153,7 @@ impl<'a> Emulator<'a> {
             if end.is_some_and(|end| now >= end) {
                 break;
             }
-            let timeout = self.sleep_time(end);
-            let n = sys::epoll_wait(self.epoll.0.as_fd(), &mut events, timeout).context("epoll")?;
+            let n = self.sleep(end, &mut events)?;
             for event in &events[..n] {
                 self.handle(event);
             }
@@ -152,12 +161,20 @@ impl<'a> Emulator<'a> {
         Ok(())
     }
 
-    /// How long nothing is due, less the time we rather spin.
-    fn sleep_time(&self, end: Option<u64>) -> Option<u64> {
+    /// Waits for events until something is due, less the time we rather spin.
+    fn sleep(&mut self, end: Option<u64>, events: &mut [EpollEvent]) -> Result<usize> {
+        let now = now_ns();
         let change = self.changes.front().zip(self.origin).map(|(c, origin)| origin + c.at.0);
-        let due = [self.network.next_due(), change, end].into_iter().flatten().min()?;
+        let busy = now < self.last_read + TRAFFIC_NS;
+        let heartbeat = busy.then_some(now + HEARTBEAT_NS);
+        let due = [self.network.next_due(), change, end, heartbeat].into_iter().flatten().min();
         let early = self.scenario.scheduling.spin.0;
-        Some(due.saturating_sub(now_ns()).saturating_sub(early))
+        let timeout = due.map(|due| due.saturating_sub(now).saturating_sub(early));
+        let n = sys::epoll_wait(self.epoll.0.as_fd(), events, timeout).context("epoll")?;
+        if let (0, true, Some(timeout @ 1..)) = (n, busy, timeout) {
+            self.wakeup.record(now_ns().saturating_sub(now + timeout));
+        }
+        Ok(n)
     }
 
     fn apply_changes(&mut self, now: u64) {
@@ -202,6 +219,7 @@ impl<'a> Emulator<'a> {
                 }
             };
             let now = now_ns();
+            self.last_read = now;
             self.network.handle_frame(now, site, &mut self.frame[..n], &mut self.sites);
             if self.network.next_due().is_some_and(|due| due <= now) {
                 self.deliver_due(now);
@@ -268,6 +286,7 @@ impl<'a> Emulator<'a> {
             counters.write_errors = written.errors;
             counters.tun_drops = attachment.tun_drops().ok();
         }
+        report.wakeup = self.wakeup.summary();
         report.elapsed_s = (now_ns() - self.started) as f64 / 1e9;
         report.cpu = self.stat.cpu_since();
         report.judge(&self.scenario.guard);

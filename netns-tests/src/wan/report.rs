@@ -17,6 +17,9 @@ pub struct Report {
     pub elapsed_s: f64,
     /// How late packets were written, compared with the instant asked for.
     pub lateness: Lateness,
+    /// How late the emulator woke while there was traffic. A packet that came meanwhile was seen, and
+    /// its delay began, that much too late.
+    pub wakeup: Lateness,
     /// What passed the interfaces, by site.
     pub sites: BTreeMap<String, SiteCounters>,
     /// What the links did, by `from>to`. Links that saw nothing are left out.
@@ -25,7 +28,7 @@ pub struct Report {
     pub cpu: Cpu,
 }
 
-/// Lateness of writes, in microseconds.
+/// A distribution of lateness, in microseconds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the names say it all")]
 pub struct Lateness {
@@ -120,11 +123,13 @@ impl Report {
     pub(crate) fn judge(&mut self, guard: &Guard) {
         let mut problems = Vec::new();
         let limit_us = guard.lateness_p99.0 as f64 / 1e3;
-        if self.lateness.p99_us > limit_us {
-            problems.push(format!(
-                "packets were late: p99 {:.0} us, the limit is {limit_us:.0} us",
-                self.lateness.p99_us
-            ));
+        for (what, p99_us) in [
+            ("packets were written", self.lateness.p99_us),
+            ("the emulator woke", self.wakeup.p99_us),
+        ] {
+            if p99_us > limit_us {
+                problems.push(format!("{what} late: p99 {p99_us:.0} us, limit {limit_us:.0} us"));
+            }
         }
         let read: u64 = self.sites.values().map(|site| site.read_frames).sum();
         let share = self.tun_drops() as f64 / (read + self.tun_drops()).max(1) as f64;
@@ -176,7 +181,8 @@ mod tests {
     #[test]
     fn guards_reject_a_run() {
         assert_eq!(problems(|_| ()), Vec::<String>::new());
-        assert!(problems(|r| r.lateness.p99_us = 20_001.0)[0].contains("late"));
+        assert!(problems(|r| r.lateness.p99_us = 20_001.0)[0].contains("written late"));
+        assert!(problems(|r| r.wakeup.p99_us = 20_001.0)[0].contains("woke late"));
         let drops = |n| move |r: &mut Report| r.sites.get_mut("a").unwrap().tun_drops = Some(n);
         assert!(problems(drops(9)).is_empty());
         assert!(problems(drops(20))[0].contains("dropped 20"));

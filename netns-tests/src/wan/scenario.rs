@@ -166,7 +166,7 @@ pub struct Scheduling {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Guard {
-    /// 99th percentile of how late packets were written.
+    /// 99th percentile of how late packets were written, and of how late the emulator woke.
     pub lateness_p99: Time,
     /// Packets that the kernel dropped before we could read them, as a fraction.
     pub tun_drops: f64,

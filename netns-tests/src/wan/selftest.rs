@@ -34,7 +34,17 @@ const DELAYS_MS: [u64; 4] = [0, 5, 20, 80];
 const DELAY_PACKETS: u64 = 3000;
 const DELAY_INTERVAL_NS: u64 = 1_000_000;
 
-const FLOOD_RATES: [u64; 6] = [50_000, 100_000, 125_000, 150_000, 200_000, 250_000];
+/// Delays (milliseconds) and packets per second.
+const FLOODS: [(u64, u64); 8] = [
+    (0, 50_000),
+    (0, 100_000),
+    (0, 150_000),
+    (0, 200_000),
+    (0, 250_000),
+    (20, 50_000),
+    (20, 100_000),
+    (20, 150_000),
+];
 const FLOOD_SECONDS: u64 = 2;
 /// IP bytes of a small packet.
 const FLOOD_SIZE: usize = 100;
@@ -46,14 +56,16 @@ const FLOOD_LOSS_MAX: f64 = 0.001;
 pub struct Figures {
     /// One-way delay against what was asked, by the kernel's receive timestamps.
     pub delay: Vec<DelayFigures>,
-    /// Floods of small packets without delay.
+    /// Floods of small packets.
     pub flood: Vec<FloodFigures>,
-    /// The highest rate delivered with less than 0.1 % loss.
+    /// The highest rate delivered without delay and with less than 0.1 % loss.
     pub flood_best_pps: f64,
     /// One TCP connection, super-packets passed whole.
     pub tcp_gbit_s: f64,
     /// One TCP connection over a link with `loss: 1e-9`, so that every train is cut.
     pub tcp_cut_gbit_s: f64,
+    /// Why the emulator calls these figures invalid: the machine was too busy.
+    pub problems: Vec<String>,
 }
 
 /// Errors of the delay in milliseconds.
@@ -71,6 +83,7 @@ pub struct DelayFigures {
 #[derive(Clone, Debug, Serialize)]
 #[expect(missing_docs, reason = "the names say it all")]
 pub struct FloodFigures {
+    pub delay_ms: u64,
     pub offered_pps: f64,
     pub delivered_pps: f64,
     pub loss: f64,
@@ -95,24 +108,26 @@ pub fn run() -> Result<Figures> {
     let guard = Guard { tun_drops: 1.0, ..Guard::default() };
     let scenario =
         Scenario { guard, ..Scenario::default() }.site("a", site(&a, A)).site("b", site(&b, B));
-    let emulator = WanEmulator::spawn_program(&std::env::current_exe()?, &scenario)?;
-    let control = emulator.control();
+    let mut emulator = WanEmulator::spawn_program(&std::env::current_exe()?, &scenario)?;
+    let control = emulator.control().clone();
     let mut delay = Vec::new();
     for asked in DELAYS_MS {
         control.set("a", "b", &format!("{{delay: {asked}ms}}"))?;
         delay.push(measure_delay(&a, &b, asked)?);
     }
-    control.set_both("a", "b", "{delay: 0}")?;
     let mut flood = Vec::new();
-    for rate in FLOOD_RATES {
-        flood.push(measure_flood(&a, &b, rate, &emulator)?);
+    for (delay_ms, rate) in FLOODS {
+        control.set("a", "b", &format!("{{delay: {delay_ms}ms}}"))?;
+        flood.push(measure_flood(&a, &b, delay_ms, rate, &emulator)?);
     }
+    control.set_both("a", "b", "{delay: 0}")?;
     let tcp_gbit_s = measure_tcp(&a, &b)?;
     control.set_both("a", "b", "{loss: 1.0e-9}")?;
     let tcp_cut_gbit_s = measure_tcp(&a, &b)?;
-    let carried = flood.iter().filter(|flood| flood.loss < FLOOD_LOSS_MAX);
+    let carried = flood.iter().filter(|flood| flood.delay_ms == 0 && flood.loss < FLOOD_LOSS_MAX);
     let flood_best_pps = carried.map(|flood| flood.delivered_pps).fold(0.0, f64::max);
-    Ok(Figures { delay, flood, flood_best_pps, tcp_gbit_s, tcp_cut_gbit_s })
+    let problems = emulator.stop()?.problems;
+    Ok(Figures { delay, flood, flood_best_pps, tcp_gbit_s, tcp_cut_gbit_s, problems })
 }
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -209,6 +224,7 @@ fn receive_delays(socket: &UdpSocket, asked_ms: u64) -> Result<Vec<i64>> {
 fn measure_flood(
     a: &Namespace,
     b: &Namespace,
+    delay_ms: u64,
     rate: u64,
     emulator: &WanEmulator,
 ) -> Result<FloodFigures> {
@@ -237,6 +253,7 @@ fn measure_flood(
     let delivered = after.link("a", "b").delivered - before.link("a", "b").delivered;
     let cpu = |report: &Report| report.cpu.user_s + report.cpu.system_s;
     Ok(FloodFigures {
+        delay_ms,
         offered_pps: sent as f64 / elapsed,
         delivered_pps: delivered as f64 / elapsed,
         loss: 1.0 - delivered as f64 / sent.max(1) as f64,
