@@ -73,6 +73,15 @@ impl Listeners {
         };
         Ok(Self { control, path: path.to_owned(), http })
     }
+
+    /// Has `poll` watch them.
+    pub(super) fn watch(&mut self, poll: &Poll) -> io::Result<()> {
+        poll.registry().register(&mut self.control, CONTROL, Interest::READABLE)?;
+        if let Some(http) = &mut self.http {
+            poll.registry().register(http, HTTP, Interest::READABLE)?;
+        }
+        Ok(())
+    }
 }
 
 fn bind_control(path: &Path) -> anyhow::Result<UnixListener> {
@@ -108,20 +117,16 @@ pub(super) struct Server<B> {
 }
 
 impl<B: Backend> Server<B> {
-    /// Takes the listeners into service. `poll` already has the waker.
+    /// A server for listeners that `poll` watches; `poll` has the waker too.
     pub(super) fn new(
         poll: Poll,
-        mut listeners: Listeners,
+        listeners: Listeners,
         from_loop: Receiver<ToControl>,
         clock: Clock,
         backend: B,
-    ) -> io::Result<Self> {
-        poll.registry().register(&mut listeners.control, CONTROL, Interest::READABLE)?;
-        if let Some(http) = &mut listeners.http {
-            poll.registry().register(http, HTTP, Interest::READABLE)?;
-        }
+    ) -> Self {
         let connections = (0..CONNECTIONS_MAX).map(|_| None).collect();
-        Ok(Self { poll, listeners, connections, from_loop, clock, backend })
+        Self { poll, listeners, connections, from_loop, clock, backend }
     }
 
     /// Serves until told to stop; then gives back what it asked.

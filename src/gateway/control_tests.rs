@@ -49,13 +49,14 @@ impl Running {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run/mit.sock");
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        let listeners = Listeners::bind(&path, Some(any)).unwrap();
+        let mut listeners = Listeners::bind(&path, Some(any)).unwrap();
         let http = listeners.http.as_ref().unwrap().local_addr().unwrap();
         let poll = Poll::new().unwrap();
         let waker = Arc::new(Waker::new(poll.registry(), WAKER).unwrap());
         let (line, from_loop) = Line::new(waker);
         let clock = Clock::new(WallClock(0));
-        let server = Server::new(poll, listeners, from_loop, clock, Fake::default()).unwrap();
+        listeners.watch(&poll).unwrap();
+        let server = Server::new(poll, listeners, from_loop, clock, Fake::default());
         let thread = std::thread::spawn(move || server.run());
         Self { path, http, line, thread, _dir: dir }
     }

@@ -31,7 +31,7 @@ pub(super) struct Keeper {
     /// The kernel set-up.
     pub(super) kernel: KernelSetup,
     /// The host's notifications.
-    pub(super) monitor: Monitor,
+    pub(super) monitors: Vec<Monitor>,
     /// Handshake timestamps on disk.
     pub(super) timestamps: TimestampKeeper,
     /// The clock.
@@ -47,8 +47,13 @@ pub(super) struct Keeper {
 impl Keeper {
     /// Looks at the host and mends what no longer fits.
     fn refresh(&mut self) -> anyhow::Result<()> {
-        let facts = HostFacts::gather(self.kernel.netlink())?;
         let config = Arc::clone(&self.config);
+        // Only the uplinks' routers are of interest, and only where there are several.
+        let facts = if config.uplinks.len() > 1 {
+            HostFacts::gather(self.kernel.netlink())?
+        } else {
+            HostFacts::gather_addresses(self.kernel.netlink())?
+        };
         for (index, uplink) in config.uplinks() {
             let wanted = binding(&config, index, &facts);
             if wanted.is_none() || wanted == self.bindings[index.usize()] {
@@ -102,7 +107,8 @@ impl Backend for Keeper {
     }
 
     fn tend(&mut self, notified: bool) {
-        if notified && self.monitor.drain() {
+        let changed = self.monitors.iter().fold(false, |changed, m| m.drain() || changed);
+        if notified && changed {
             self.stale = true;
             // The rest of the burst is awaited; the next tick looks.
             return;

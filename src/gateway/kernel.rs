@@ -31,10 +31,15 @@ pub(crate) struct HostFacts {
 impl HostFacts {
     /// Looks.
     pub(crate) fn gather(netlink: &mut Netlink) -> io::Result<Self> {
+        Ok(Self { main_routes: netlink.routes(MAIN_TABLE)?, ..Self::gather_addresses(netlink)? })
+    }
+
+    /// Looks at interfaces and addresses only. A border router's routes may be many.
+    pub(crate) fn gather_addresses(netlink: &mut Netlink) -> io::Result<Self> {
         Ok(Self {
             interfaces: netlink.interfaces()?,
             addresses: netlink.addresses()?,
-            main_routes: netlink.routes(MAIN_TABLE)?,
+            main_routes: Vec::new(),
         })
     }
 

@@ -18,12 +18,13 @@ pub mod status;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use mio::unix::SourceFd;
-use mio::{Interest, Waker};
+use mio::{Interest, Poll};
 
-use crate::config::Config;
+use crate::config::{Config, OnFailure};
 use crate::io::clock::Clock;
 use crate::io::files::StateDir;
 use crate::io::netlink::{Monitor, Netlink};
@@ -71,14 +72,10 @@ pub fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
     getrandom::fill(&mut seed).map_err(|error| anyhow!("no randomness from the host: {error}"))?;
     let node = Node::new(node_config, seed, now, wall);
 
-    let mut kernel = KernelSetup::adopt(netlink, state.kernel_record())?;
-    if let Err(error) = kernel.apply(&plan) {
-        undo(&mut kernel);
-        return Err(error);
-    }
+    let kernel = KernelSetup::adopt(netlink, state.kernel_record())?;
     let outside = Outside { config, config_path, clock, timestamps, bindings, listeners };
     let inside = Inside { signals, tun, sockets, node };
-    serve(outside, inside, kernel)
+    serve(outside, inside, kernel, &plan)
 }
 
 /// What the control thread gets.
@@ -99,22 +96,42 @@ struct Inside {
     node: Node,
 }
 
-/// Runs both threads; afterwards the kernel is as it was.
-fn serve(outside: Outside<'_>, inside: Inside, kernel: KernelSetup) -> anyhow::Result<()> {
+/// Sets the kernel up and runs both threads; afterwards the kernel is as it was.
+fn serve(
+    outside: Outside<'_>,
+    inside: Inside,
+    mut kernel: KernelSetup,
+    plan: &KernelPlan,
+) -> anyhow::Result<()> {
     let (loop_poll, loop_waker) = poll_with_waker(event_loop::WAKER)?;
     let (control_poll, control_waker) = poll_with_waker(control::WAKER)?;
     let (to_loop, messages) = Line::<ToLoop>::new(loop_waker);
-    let (to_control, from_loop) = Line::<ToControl>::new(Arc::clone(&control_waker));
-    let monitor = Monitor::open()?;
-    let fd = monitor.as_raw_fd();
-    control_poll.registry().register(&mut SourceFd(&fd), control::MONITOR, Interest::READABLE)?;
-    let Outside { config, config_path, clock, timestamps, bindings, listeners } = outside;
+    let (to_control, from_loop) = Line::<ToControl>::new(control_waker);
+    let monitors = watch_host(&control_poll)?;
+    let Outside { config, config_path, clock, timestamps, bindings, mut listeners } = outside;
+    listeners.watch(&control_poll)?;
+    let name = config.node.name.clone();
+    let blocks = config.lan.on_failure == OnFailure::Block;
+    let Inside { signals, tun, sockets, node } = inside;
+    let mut event_loop = EventLoop::new(Parts {
+        poll: loop_poll,
+        clock,
+        signals,
+        tun,
+        sockets,
+        node,
+        config: Arc::clone(&config),
+        messages,
+        control: to_control.clone(),
+    })?;
+
+    set_up(&mut kernel, plan)?;
     let keeper = Keeper {
         line: to_loop,
-        config: Arc::clone(&config),
+        config,
         config_path: config_path.to_owned(),
         kernel,
-        monitor,
+        monitors,
         timestamps,
         clock,
         bindings,
@@ -122,38 +139,53 @@ fn serve(outside: Outside<'_>, inside: Inside, kernel: KernelSetup) -> anyhow::R
         // Something may have changed since the first look.
         stale: true,
     };
-    let server = Server::new(control_poll, listeners, from_loop, clock, keeper)?;
+    let server = Server::new(control_poll, listeners, from_loop, clock, keeper);
     let thread = std::thread::Builder::new()
         .name("control".to_owned())
         .spawn(move || server.run())
         .context("cannot start the control thread")?;
-
-    let name = config.node.name.clone();
-    let Inside { signals, tun, sockets, node } = inside;
-    let control = to_control.clone();
-    let parts =
-        Parts { poll: loop_poll, clock, signals, tun, sockets, node, config, messages, control };
-    let result = EventLoop::new(parts).and_then(|mut event_loop| {
-        log::info!("{name} is running");
-        event_loop.run()
-    });
+    log::info!("{name} is running");
+    let result = event_loop.run();
     log::info!("{name} ends");
-    stop(&to_control, &control_waker);
+    drop(event_loop);
+    // A full queue is read soon.
+    while !thread.is_finished() && !to_control.send(ToControl::Stop) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
     match thread.join() {
+        // A fault is a failure like being killed: nothing may leave in plaintext after it.
+        Ok(_) if result.is_err() && blocks => {
+            log::warn!("routes and rules stay in place (lan.on_failure: block)");
+        }
         Ok(mut keeper) => undo(&mut keeper.kernel),
         Err(_) => log::error!("the control thread panicked: routes and rules stay in place"),
     }
     result
 }
 
-fn stop(control: &Line<ToControl>, waker: &Waker) {
-    // A full queue is read soon: the thread is awake.
-    while !control.send(ToControl::Stop) {
-        if waker.wake().is_err() {
-            return;
-        }
-        std::thread::yield_now();
+/// The host's notifications, in the control thread's poll.
+fn watch_host(poll: &Poll) -> anyhow::Result<Vec<Monitor>> {
+    let mut monitors = vec![Monitor::open()?];
+    match Monitor::open_nftables() {
+        Ok(monitor) => monitors.push(monitor),
+        Err(error) => log::debug!("changes of nftables stay unnoticed: {error:#}"),
     }
+    for monitor in &monitors {
+        let fd = monitor.as_raw_fd();
+        poll.registry().register(&mut SourceFd(&fd), control::MONITOR, Interest::READABLE)?;
+    }
+    Ok(monitors)
+}
+
+/// Makes the kernel match the plan, or undoes what was done of it.
+fn set_up(kernel: &mut KernelSetup, plan: &KernelPlan) -> anyhow::Result<()> {
+    let leftovers = kernel.has_leftovers();
+    kernel.apply(plan).inspect_err(|_| {
+        // What a predecessor left still protects its hosts.
+        if !leftovers {
+            undo(kernel);
+        }
+    })
 }
 
 fn undo(kernel: &mut KernelSetup) {

@@ -17,9 +17,13 @@ use netlink_packet_core::{
     NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
+use netlink_sys::{Socket, SocketAddr};
 
 pub(crate) use types::{Address, Interface, MAIN_TABLE, Route, RouteKind, Rule};
+
+/// The group of nftables notifications (`linux/netfilter/nfnetlink.h`).
+const NFNLGRP_NFTABLES: u32 = 7;
 
 /// A socket for requests.
 pub(crate) struct Netlink {
@@ -206,21 +210,34 @@ fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// Hears of changed interfaces, addresses and routes.
+/// Hears of changed interfaces, addresses, routes and rules.
 pub(crate) struct Monitor(Socket);
 
 impl Monitor {
-    /// Subscribes.
+    /// Subscribes to what rtnetlink tells.
     pub(crate) fn open() -> anyhow::Result<Self> {
         let groups = libc::RTMGRP_LINK
             | libc::RTMGRP_IPV4_IFADDR
             | libc::RTMGRP_IPV6_IFADDR
             | libc::RTMGRP_IPV4_ROUTE
-            | libc::RTMGRP_IPV6_ROUTE;
+            | libc::RTMGRP_IPV6_ROUTE
+            | libc::RTMGRP_IPV4_RULE;
         let mut socket = Socket::new(NETLINK_ROUTE).context("cannot open a netlink socket")?;
         socket
             .bind(&SocketAddr::new(0, groups as u32))
             .context("cannot subscribe to netlink notifications")?;
+        socket.add_membership(libc::RTNLGRP_IPV6_RULE)?;
+        socket.set_non_blocking(true)?;
+        Ok(Self(socket))
+    }
+
+    /// Subscribes to changes of nftables.
+    pub(crate) fn open_nftables() -> anyhow::Result<Self> {
+        let mut socket = Socket::new(NETLINK_NETFILTER).context("cannot open a netlink socket")?;
+        socket.bind_auto()?;
+        socket
+            .add_membership(NFNLGRP_NFTABLES)
+            .context("cannot subscribe to nftables notifications")?;
         socket.set_non_blocking(true)?;
         Ok(Self(socket))
     }

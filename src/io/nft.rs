@@ -39,6 +39,14 @@ pub(crate) fn apply(ruleset: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// True when `table` (family and name) is there.
+pub(crate) fn has_table(table: &str) -> bool {
+    let mut command = Command::new("nft");
+    command.args(["list", "table"]).args(table.split(' '));
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
 /// Makes `table` (family and name) hold exactly what `body` says, whatever was there.
 pub(crate) fn replacement(table: &str, body: &str) -> String {
     format!("table {table} {{}}\ndelete table {table}\ntable {table} {{\n{body}}}\n")

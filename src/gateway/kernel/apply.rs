@@ -71,7 +71,7 @@ impl KernelSetup {
     /// Makes the kernel match `plan`: first adds, then removes.
     pub(crate) fn apply(&mut self, plan: &KernelPlan) -> anyhow::Result<()> {
         if *plan == self.applied {
-            return Ok(());
+            return self.assert_again();
         }
         let stale_routes = missing_from(&self.record.routes, &plan.routes);
         let stale_rules = missing_from(&self.record.rules, &plan.rules);
@@ -108,6 +108,27 @@ impl KernelSetup {
         self.record.rules.clone_from(&plan.rules);
         self.applied.clone_from(plan);
         self.save()
+    }
+
+    /// Puts back what others removed: network managers and firewall scripts like to clean up.
+    fn assert_again(&mut self) -> anyhow::Result<()> {
+        for route in &self.applied.routes {
+            self.netlink.add_route(route).map_err(|error| refused("route", route, error))?;
+        }
+        for rule in &self.applied.rules {
+            self.netlink.add_rule(rule).map_err(|error| refused("rule", rule, error))?;
+        }
+        let KernelPlan { nft_table, nft_body, .. } = &self.applied;
+        if !nft_body.is_empty() && !nft::has_table(nft_table) {
+            log::warn!("the nftables table `{nft_table}` was removed; it is back");
+            nft::apply(&nft::replacement(nft_table, nft_body))?;
+        }
+        Ok(())
+    }
+
+    /// True when a predecessor's routes and rules were found.
+    pub(crate) fn has_leftovers(&self) -> bool {
+        self.applied == KernelPlan::default() && !self.record.routes.is_empty()
     }
 
     /// Removes everything. Goes on after an error and tells the first one.

@@ -82,6 +82,29 @@ fn a_successor_takes_over_what_a_killed_gateway_left_and_undoes_all_of_it() {
 }
 
 #[test]
+fn what_others_clean_away_is_put_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("mit.kernel.json");
+    let ran = in_new_namespace(move || {
+        let plan = small_plan("10.2.0.0/16");
+        let mut setup = KernelSetup::adopt(Netlink::open().unwrap(), path).unwrap();
+        setup.apply(&plan).unwrap();
+        ip("rule del pref 4710");
+        ip("route flush table 4710");
+        nft::apply("flush ruleset\n").unwrap();
+        setup.apply(&plan).unwrap();
+        assert!(ip("rule show").contains("4710"));
+        assert!(ip("route show table 4710").contains("unreachable 10.2.0.0/16"));
+        assert!(nft::has_table(&plan.nft_table));
+        setup.undo().unwrap();
+        assert!(!nft::has_table(&plan.nft_table));
+    });
+    if !ran {
+        eprintln!("not permitted to make a network namespace: not tested");
+    }
+}
+
+#[test]
 fn only_what_is_no_longer_wanted_is_stale() {
     assert_eq!(missing_from(&[1, 2, 3], &[3, 4, 1]), [2]);
 }
