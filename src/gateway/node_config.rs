@@ -7,13 +7,13 @@ use ipnet::IpNet;
 use zeroize::Zeroizing;
 
 use super::kernel::{HostFacts, uplink_address};
-use crate::config::{self, Config, Endpoint, InternetVia, Listen, Suite};
+use crate::config::{self, Config, Endpoint, InternetVia, Listen};
 use crate::flow;
 use crate::nat::{NatLimits, NatTimers};
 use crate::node::{EgressConfig, ExitVia, NodeConfig, PeerConfig, RelayConfig, UplinkConfig};
 use crate::routing::RouterConfig;
 use crate::time::WallClock;
-use crate::tunnel::{PresharedKey, Suites};
+use crate::tunnel::{PresharedKey, Suite, Suites};
 
 /// What is neither configured nor seen on the host.
 pub(super) struct Incarnation {
