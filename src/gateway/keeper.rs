@@ -107,7 +107,10 @@ impl Backend for Keeper {
     }
 
     fn tend(&mut self, notified: bool) {
-        let changed = self.monitors.iter().fold(false, |changed, m| m.drain() || changed);
+        let mut changed = false;
+        for monitor in &self.monitors {
+            changed |= monitor.drain();
+        }
         if notified && changed {
             self.stale = true;
             // The rest of the burst is awaited; the next tick looks.
