@@ -201,8 +201,8 @@ impl Node {
     /// New keys: whatever was believed of the paths is asked again at once.
     fn on_established(&mut self, now: Instant, peer: PeerIndex) {
         let entry = &mut self.peers[peer.usize()];
-        let first = std::mem::take(&mut entry.attempts) > 0;
-        entry.sealable = true;
+        entry.attempts = 0;
+        let first = !std::mem::replace(&mut entry.sealable, true);
         for state in &mut entry.paths {
             state.routable = true;
             state.prober.probe_soon(now);
