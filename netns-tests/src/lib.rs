@@ -1,4 +1,5 @@
-//! Real processes on a real kernel: the WAN emulator, the laboratory, and its scenarios.
+//! Real processes on a real kernel: the WAN emulator, the laboratory, its scenarios, benchmarks.
 
+pub mod bench;
 pub mod lab;
 pub mod wan;
