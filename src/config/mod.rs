@@ -7,8 +7,6 @@
 //! nobody has to check again. Each step notes its faults and goes on, so that an operator sees all
 //! of them at once, each with file, line, column, key, and what to do.
 //!
-//! `written` is the way back: a [`Config`] serialises as a file that gives the same one.
-//!
 //! All of this is pure; only [`load`] reads files.
 
 mod de;
@@ -21,7 +19,6 @@ mod tree;
 mod types;
 mod units;
 mod validate;
-mod written;
 
 #[cfg(test)]
 mod tests;

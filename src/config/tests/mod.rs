@@ -4,7 +4,6 @@ mod bad;
 mod example;
 mod good;
 mod reload;
-mod written;
 
 use zeroize::Zeroizing;
 
