@@ -100,6 +100,32 @@ fn check_tells_faults_and_ends_with_status_2() {
 }
 
 #[test]
+fn check_prints_what_is_in_effect() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let (_, public, _) = run(folder, &["keygen", "--out", "mit.key"]);
+    write_config(folder, "log: debug\n");
+    let print = |file: &str| run(folder, &["check", "--config", file, "--print"]);
+    let (status, yaml, words) = print("mit.yaml");
+    assert_eq!(status, 0);
+    assert!(words.starts_with("mit.yaml: valid: "), "{words}");
+    assert!(yaml.starts_with("node:\n  name: mit\n  private_key_file: mit.key\n"), "{yaml}");
+    assert!(yaml.ends_with("\nlog: debug\n"), "{yaml}");
+    let private = fs::read_to_string(folder.join("mit.key")).unwrap();
+    assert!(!yaml.contains(private.trim()) && !yaml.contains(public.trim()), "{yaml}");
+
+    fs::write(folder.join("again.yaml"), &yaml).unwrap();
+    assert_eq!(print("again.yaml").1, yaml);
+    let (status, json, _) = run(folder, &["check", "--config", "mit.yaml", "--print", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((status, &json["nat"]["udp"]), (0, &"5m".into()));
+
+    fs::write(folder.join("faulty.yaml"), "log: debug\n").unwrap();
+    let (status, data, _) = print("faulty.yaml");
+    assert_eq!((status, data.as_str()), (2, ""));
+}
+
+#[test]
 fn wrong_usage_ends_with_status_2() {
     let folder = tempfile::tempdir().unwrap();
     for arguments in [&["frobnicate"][..], &["run"], &["flows", "--limit", "0"], &[]] {

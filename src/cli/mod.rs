@@ -151,6 +151,7 @@ mod tests {
         for line in [
             "run --config f",
             "check --config f",
+            "check --config f --print --json",
             "keygen",
             "keygen --out f",
             "pubkey",

@@ -111,13 +111,9 @@ impl Config {
     }
 
     fn names(&self, peers: &[PeerIndex]) -> Vec<&str> {
-        let mut names: Vec<_> = peers.iter().filter_map(|index| self.name(*index)).collect();
+        let mut names: Vec<_> = peers.iter().filter_map(|index| self.peer_name(*index)).collect();
         names.sort_unstable();
         names
-    }
-
-    fn name(&self, index: PeerIndex) -> Option<&str> {
-        self.peers.get(index.usize()).map(|peer| peer.name.as_str())
     }
 
     fn exit_names(&self) -> Vec<&str> {
@@ -127,7 +123,7 @@ impl Config {
                 .iter()
                 .filter_map(|exit| match exit {
                     Exit::Local => Some("local"),
-                    Exit::Peer(index) => self.name(*index),
+                    Exit::Peer(index) => self.peer_name(*index),
                 })
                 .collect(),
         }

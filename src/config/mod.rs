@@ -7,6 +7,8 @@
 //! nobody has to check again. Each step notes its faults and goes on, so that an operator sees all
 //! of them at once, each with file, line, column, key, and what to do.
 //!
+//! `written` is the way back: a [`Config`] serialises as a file that gives the same one.
+//!
 //! All of this is pure; only [`load`] reads files.
 
 mod de;
@@ -19,6 +21,7 @@ mod tree;
 mod types;
 mod units;
 mod validate;
+mod written;
 
 #[cfg(test)]
 mod tests;

@@ -65,6 +65,11 @@ impl Config {
         (0..).map(UplinkIndex).zip(&self.uplinks)
     }
 
+    /// The name of a peer.
+    pub fn peer_name(&self, peer: PeerIndex) -> Option<&str> {
+        self.peers.get(peer.usize()).map(|peer| peer.name.as_str())
+    }
+
     /// The peer of this name.
     pub fn peer_named(&self, name: &str) -> Option<PeerIndex> {
         self.peers().find(|(_, peer)| peer.name == name).map(|(index, _)| index)
@@ -86,12 +91,16 @@ impl fmt::Debug for Secret {
 pub struct NodeSection {
     /// A DNS label, unique in the overlay.
     pub name: String,
+    /// The file of the private key, as written in the configuration.
+    pub private_key_file: String,
     /// The X25519 private key.
     pub private_key: Secret,
     /// The public key that follows from it.
     pub public_key: PublicKey,
     /// The node id that follows from that.
     pub id: NodeId,
+    /// The file of the pre-shared key, as written in the configuration.
+    pub preshared_key_file: Option<String>,
     /// The key that all nodes of the overlay share, if they do.
     pub preshared_key: Option<Secret>,
     /// Where state is kept across restarts.

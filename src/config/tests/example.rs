@@ -6,7 +6,7 @@ use super::*;
 use crate::config::de::At;
 use crate::config::raw::RawConfig;
 
-const EXAMPLE: &str = include_str!("../../../config.example.yaml");
+pub(super) const EXAMPLE: &str = include_str!("../../../config.example.yaml");
 
 #[test]
 fn the_example_is_valid() {
@@ -34,7 +34,7 @@ fn keys_of(path: &[String]) -> Option<Vec<String>> {
 }
 
 /// The paths of all keys that there are, in the form `peers[].name`.
-fn all_keys(path: &[String], found: &mut BTreeSet<String>) {
+pub(super) fn all_keys(path: &[String], found: &mut BTreeSet<String>) {
     for key in keys_of(path).unwrap_or_default() {
         let inner = |key: String| [path, &[key]].concat();
         let as_list = inner(format!("{key}[]"));
@@ -49,7 +49,7 @@ fn all_keys(path: &[String], found: &mut BTreeSet<String>) {
 }
 
 /// The paths of the keys in a file, in the same form.
-fn written_keys(node: &tree::Node, path: &str, found: &mut BTreeSet<String>) {
+pub(super) fn written_keys(node: &tree::Node, path: &str, found: &mut BTreeSet<String>) {
     match &node.value {
         tree::Value::Map(entries) => {
             for entry in entries {

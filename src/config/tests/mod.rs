@@ -4,6 +4,7 @@ mod bad;
 mod example;
 mod good;
 mod reload;
+mod written;
 
 use zeroize::Zeroizing;
 

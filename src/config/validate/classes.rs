@@ -53,6 +53,16 @@ const DSCPS: [(&str, u8); 24] = [
     ("cs0", 0),
 ];
 
+/// The name of a code point that has one.
+pub(in crate::config) fn dscp_name(number: u8) -> Option<&'static str> {
+    DSCPS.iter().find(|(_, known)| *known == number).map(|(name, _)| *name)
+}
+
+/// The name of a protocol that has one.
+pub(in crate::config) fn protocol_name(number: u8) -> Option<&'static str> {
+    PROTOCOLS.iter().find(|(_, known)| *known == number).map(|(name, _)| *name)
+}
+
 pub(super) fn classes(list: Option<&At<Vec<At<RawClass>>>>, faults: &mut Faults) -> Vec<Class> {
     let Some(list) = list else { return vec![Class::default()] };
     if list.value.is_empty() {

@@ -22,6 +22,7 @@ use super::key::KeySource;
 use super::raw::{RawConfig, Text, Texts};
 use super::types::{Config, ControlSection, HttpSection};
 use super::units::{format_duration, parse_duration};
+pub(super) use classes::{dscp_name, protocol_name};
 use networks::Claims;
 
 /// Checks everything. None if there was any fault.

@@ -34,8 +34,11 @@ pub(super) fn node(
     let (private_key, preshared_key) =
         (private_key?, preshared_key.map_or(Some(None), |k| k.map(Some))?);
     let public_key = private_key.public_key();
+    let path = |at: &Option<At<String>>| at.as_ref().map(|at| at.value.clone());
     Some(NodeSection {
         name: name?,
+        private_key_file: path(&raw.private_key_file)?,
+        preshared_key_file: path(&raw.preshared_key_file),
         id: public_key.node_id(),
         public_key,
         private_key,

@@ -1,0 +1,358 @@
+//! A [`Config`] as a file would have it: every key with its value, in the order and the spelling of
+//! `config.example.yaml`. What is read from that file is the same [`Config`] again. Keys are named
+//! by their files; no secret is in it.
+
+use std::ops::RangeInclusive;
+use std::path::Path;
+
+use ipnet::{IpNet, Ipv4Net};
+use serde::{Serialize, Serializer};
+
+use super::types::{Config, EgressMode, Exit, InternetVia, OnFailure};
+use super::units::format_duration;
+use super::validate::{dscp_name, protocol_name};
+use crate::flow::{Class, ClassMatch};
+use crate::id::PeerIndex;
+
+impl Serialize for Config {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Document::new(self).serialize(serializer)
+    }
+}
+
+/// A value that is a number where it can be one.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Word {
+    Number(u64),
+    Text(String),
+    List(Vec<Self>),
+}
+
+impl From<&str> for Word {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<u8> for Word {
+    fn from(number: u8) -> Self {
+        Self::Number(number.into())
+    }
+}
+
+impl From<u16> for Word {
+    fn from(number: u16) -> Self {
+        Self::Number(number.into())
+    }
+}
+
+#[derive(Serialize)]
+struct Document<'c> {
+    node: Node<'c>,
+    control: Control<'c>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    http: Option<Http>,
+    tun: Tun<'c>,
+    lan: Lan<'c>,
+    uplinks: Vec<Uplink<'c>>,
+    egress: Egress<'c>,
+    relay: Relay<'c>,
+    peers: Vec<Peer<'c>>,
+    classes: Vec<ClassSection<'c>>,
+    internet: Internet,
+    probing: Probing,
+    routing: Routing,
+    flows: Bounds,
+    nat: Nat,
+    tunnel: Tunnel,
+    log: &'c str,
+}
+
+#[derive(Serialize)]
+struct Node<'c> {
+    name: &'c str,
+    private_key_file: &'c str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    preshared_key_file: Option<&'c str>,
+    state_dir: &'c Path,
+}
+
+#[derive(Serialize)]
+struct Control<'c> {
+    socket: &'c Path,
+}
+
+#[derive(Serialize)]
+struct Http {
+    listen: String,
+}
+
+#[derive(Serialize)]
+struct Tun<'c> {
+    name: &'c str,
+    address: &'c [IpNet],
+    mtu: Word,
+}
+
+#[derive(Serialize)]
+struct Lan<'c> {
+    interfaces: &'c [String],
+    networks: &'c [IpNet],
+    bypass: &'c [IpNet],
+    on_failure: &'static str,
+}
+
+#[derive(Serialize)]
+struct Uplink<'c> {
+    name: &'c str,
+    interface: &'c str,
+    listen: String,
+}
+
+#[derive(Serialize)]
+struct Egress<'c> {
+    enabled: bool,
+    #[serde(flatten)]
+    offer: Option<Offer<'c>>,
+}
+
+#[derive(Serialize)]
+struct Offer<'c> {
+    mode: &'static str,
+    pool: &'c [Ipv4Net],
+    ports: String,
+    r#for: Vec<&'c str>,
+    deny: &'c [IpNet],
+    allow: &'c [IpNet],
+}
+
+#[derive(Serialize)]
+struct Relay<'c> {
+    r#for: Vec<&'c str>,
+    rate: String,
+}
+
+#[derive(Serialize)]
+struct Peer<'c> {
+    name: &'c str,
+    public_key: String,
+    endpoints: Vec<String>,
+    address: &'c [std::net::IpAddr],
+    networks: &'c [IpNet],
+    relay: bool,
+    egress: bool,
+}
+
+#[derive(Serialize)]
+struct ClassSection<'c> {
+    name: &'c str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    r#match: Option<Match<'c>>,
+    metric: &'static str,
+    redundancy: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    set_dscp: Option<Word>,
+}
+
+#[derive(Serialize)]
+struct Match<'c> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    protocol: Option<Word>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dscp: Option<Word>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    source: &'c [IpNet],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    destination: &'c [IpNet],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    source_ports: Vec<Word>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    destination_ports: Vec<Word>,
+}
+
+#[derive(Serialize)]
+struct Internet {
+    via: Word,
+}
+
+#[derive(Serialize)]
+struct Probing {
+    budget: String,
+}
+
+#[derive(Serialize)]
+struct Routing {
+    margin: f64,
+    margin_latency: String,
+    hold_down: String,
+}
+
+#[derive(Serialize)]
+struct Bounds {
+    max: u32,
+    max_per_host: u32,
+}
+
+#[derive(Serialize)]
+struct Nat {
+    max: u32,
+    max_per_host: u32,
+    tcp_established: String,
+    tcp_transitory: String,
+    udp: String,
+    icmp: String,
+}
+
+#[derive(Serialize)]
+struct Tunnel {
+    suites: Vec<&'static str>,
+}
+
+impl<'c> Document<'c> {
+    fn new(config: &'c Config) -> Self {
+        Self {
+            node: Node {
+                name: &config.node.name,
+                private_key_file: &config.node.private_key_file,
+                preshared_key_file: config.node.preshared_key_file.as_deref(),
+                state_dir: &config.node.state_dir,
+            },
+            control: Control { socket: &config.control.socket },
+            http: config.http.map(|http| Http { listen: http.listen.to_string() }),
+            tun: Tun {
+                name: &config.tun.name,
+                address: &config.tun.address,
+                mtu: config.tun.mtu.map_or_else(|| "auto".into(), Word::from),
+            },
+            lan: lan(config),
+            uplinks: config.uplinks.iter().map(uplink).collect(),
+            egress: egress(config),
+            relay: Relay {
+                r#for: names(config, &config.relay.allowed),
+                rate: config.relay.rate.map_or_else(|| "unlimited".into(), |r| r.to_string()),
+            },
+            peers: config.peers.iter().map(peer).collect(),
+            classes: config.classes.iter().map(class).collect(),
+            internet: Internet { via: via(config) },
+            probing: Probing { budget: config.probing.budget.to_string() },
+            routing: Routing {
+                margin: config.routing.margin,
+                margin_latency: format_duration(config.routing.margin_latency),
+                hold_down: format_duration(config.routing.hold_down),
+            },
+            flows: Bounds { max: config.flows.max, max_per_host: config.flows.max_per_host },
+            nat: nat(config),
+            tunnel: Tunnel { suites: config.tunnel.suites.iter().map(|s| s.name()).collect() },
+            log: &config.log,
+        }
+    }
+}
+
+fn lan(config: &Config) -> Lan<'_> {
+    Lan {
+        interfaces: &config.lan.interfaces,
+        networks: &config.lan.networks,
+        bypass: &config.lan.bypass,
+        on_failure: match config.lan.on_failure {
+            OnFailure::Block => "block",
+            OnFailure::Direct => "direct",
+        },
+    }
+}
+
+fn uplink(uplink: &super::Uplink) -> Uplink<'_> {
+    Uplink { name: &uplink.name, interface: &uplink.interface, listen: uplink.listen.to_string() }
+}
+
+/// Of an exit that is not enabled, nothing else is known.
+fn egress(config: &Config) -> Egress<'_> {
+    let offer = config.egress.as_ref().map(|section| Offer {
+        mode: match section.mode {
+            EgressMode::Rewrite => "rewrite",
+            EgressMode::Routed => "routed",
+            EgressMode::Masquerade => "masquerade",
+        },
+        pool: &section.pool,
+        ports: format!("{}-{}", section.ports.start(), section.ports.end()),
+        r#for: names(config, &section.allowed),
+        deny: &section.deny,
+        allow: &section.allow,
+    });
+    Egress { enabled: offer.is_some(), offer }
+}
+
+fn peer(peer: &super::Peer) -> Peer<'_> {
+    Peer {
+        name: &peer.name,
+        public_key: peer.public_key.to_string(),
+        endpoints: peer.endpoints.iter().map(ToString::to_string).collect(),
+        address: &peer.address,
+        networks: &peer.networks,
+        relay: peer.relay,
+        egress: peer.egress,
+    }
+}
+
+fn class(class: &Class) -> ClassSection<'_> {
+    ClassSection {
+        name: &class.name,
+        r#match: class.matches.as_ref().map(class_match),
+        metric: class.metric.name(),
+        redundancy: class.redundancy,
+        set_dscp: class.set_dscp.map(dscp),
+    }
+}
+
+fn class_match(conditions: &ClassMatch) -> Match<'_> {
+    let named = |number| protocol_name(number).map_or_else(|| number.into(), Word::from);
+    let protocol = conditions.protocol.map(named);
+    Match {
+        protocol: if conditions.icmp { Some("icmp".into()) } else { protocol },
+        dscp: conditions.dscp.map(dscp),
+        source: &conditions.sources,
+        destination: &conditions.destinations,
+        source_ports: conditions.source_ports.iter().map(ports).collect(),
+        destination_ports: conditions.destination_ports.iter().map(ports).collect(),
+    }
+}
+
+fn dscp(number: u8) -> Word {
+    dscp_name(number).map_or_else(|| number.into(), Word::from)
+}
+
+fn ports(range: &RangeInclusive<u16>) -> Word {
+    let (first, last) = (*range.start(), *range.end());
+    if first == last { first.into() } else { Word::Text(format!("{first}-{last}")) }
+}
+
+fn via(config: &Config) -> Word {
+    match &config.internet {
+        InternetVia::Auto => "auto".into(),
+        InternetVia::Ordered(exits) => Word::List(
+            exits
+                .iter()
+                .filter_map(|exit| match exit {
+                    Exit::Local => Some("local".into()),
+                    Exit::Peer(peer) => config.peer_name(*peer).map(Word::from),
+                })
+                .collect(),
+        ),
+    }
+}
+
+fn nat(config: &Config) -> Nat {
+    let nat = &config.nat;
+    Nat {
+        max: nat.max,
+        max_per_host: nat.max_per_host,
+        tcp_established: format_duration(nat.tcp_established),
+        tcp_transitory: format_duration(nat.tcp_transitory),
+        udp: format_duration(nat.udp),
+        icmp: format_duration(nat.icmp),
+    }
+}
+
+fn names<'c>(config: &'c Config, peers: &[PeerIndex]) -> Vec<&'c str> {
+    peers.iter().filter_map(|index| config.peer_name(*index)).collect()
+}
