@@ -157,7 +157,12 @@ impl Tunnels {
         }
         let initiated = self.read_init(datagram)?;
         let peer = initiated.peer;
-        self.accept_init(now, &source, &initiated)?;
+        let accepted = self.accept_init(now, &source, &initiated);
+        if accepted == Err(DropReason::HandshakeSimultaneous) {
+            // It is authentic: nobody may send it again once ours is through.
+            self.peers[peer.usize()].last_timestamp = initiated.timestamp;
+        }
+        accepted?;
         self.respond(now, suite, header.sender_index, datagram, initiated)?;
         if let Some(answered) = &self.peers[peer.usize()].answered {
             reply.extend_from_slice(&answered.response);
