@@ -28,6 +28,7 @@ pub(crate) fn build(topology: &Topology) -> Result<Namespaces> {
 
 fn add(all: &mut Namespaces, name: &str) -> Result<Netns> {
     let netns = Netns::add(name)?;
+    netns.unlimited_icmp()?;
     all.insert(name.into(), netns.clone());
     Ok(netns)
 }

@@ -169,6 +169,14 @@ impl Gateway {
         self.wait_status(&format!("a tunnel to {peer}"), limit, |status| status.tunnel_up(peer))
     }
 
+    /// Waits until hosts can reach those of a peer: there is a tunnel, and a path was found.
+    pub fn wait_reachable(&self, peer: &str, limit: Duration) -> Result<()> {
+        self.wait_status(&format!("a way to {peer}"), limit, |status| {
+            status.tunnel_up(peer)?;
+            status.via(peer, "latency").map(|_| ())
+        })
+    }
+
     /// Waits until latency traffic to `peer` goes by `relay`, or directly for `None`.
     pub fn wait_via(&self, peer: &str, relay: Option<&str>, limit: Duration) -> Result<()> {
         let what = format!("{peer} by {}", relay.unwrap_or("the direct path"));

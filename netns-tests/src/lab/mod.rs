@@ -172,7 +172,7 @@ impl Lab {
         Ok(())
     }
 
-    /// Starts every gateway and waits until each has a tunnel to each.
+    /// Starts every gateway and waits until each has a way to each.
     pub fn start_gateways(&mut self) -> Result<()> {
         if self.gateways.is_empty() {
             self.prepare_gateways()?;
@@ -185,7 +185,7 @@ impl Lab {
         }
         for (site, gateway) in &self.gateways {
             for peer in self.gateways.keys().filter(|peer| *peer != site) {
-                gateway.wait_tunnel(peer, Duration::from_secs(10))?;
+                gateway.wait_reachable(peer, Duration::from_secs(10))?;
             }
         }
         Ok(())
@@ -254,6 +254,18 @@ impl Lab {
         match self.topology.outer {
             Family::V4 => Ok(new4.into()),
             Family::V6 => Ok(new6.into()),
+        }
+    }
+}
+
+impl Drop for Lab {
+    /// Leaves what the gateways say of themselves at the end among the logs, for failed scenarios.
+    fn drop(&mut self) {
+        for gateway in self.gateways.values() {
+            if let Ok(status) = gateway.status() {
+                let text = format!("{:#}\n", status.0);
+                let _ = fs::write(self.directory.join(gateway.site()).join("status.log"), text);
+            }
         }
     }
 }

@@ -98,13 +98,12 @@ impl Netns {
 
     /// Lets the kernel forward between its interfaces, as a router does.
     pub fn enable_forwarding(&self) -> Result<()> {
-        self.sysctls(&[
-            ("net/ipv4/ip_forward", "1"),
-            ("net/ipv6/conf/all/forwarding", "1"),
-            // A laboratory counts hops and losses; the kernel's ICMP limits would distort both.
-            ("net/ipv4/icmp_ratelimit", "0"),
-            ("net/ipv6/icmp/ratelimit", "0"),
-        ])
+        self.sysctls(&[("net/ipv4/ip_forward", "1"), ("net/ipv6/conf/all/forwarding", "1")])
+    }
+
+    /// Lifts the kernel's limits on ICMP errors: a laboratory counts hops and refusals.
+    pub fn unlimited_icmp(&self) -> Result<()> {
+        self.sysctls(&[("net/ipv4/icmp_ratelimit", "0"), ("net/ipv6/icmp/ratelimit", "0")])
     }
 
     /// Runs `work` on a thread of its own inside the namespace and waits for it.
