@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use netns_tests::lab::payload::MARKER;
 use netns_tests::lab::tick::Report;
-use netns_tests::lab::{Capture, Lab, Scenario, Site, Topology};
+use netns_tests::lab::{Capture, Lab, Site, Topology, wait_until};
 
 pub(crate) const MS: Duration = Duration::from_millis(1);
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
@@ -16,11 +16,6 @@ pub(crate) const OUTAGE_LIMIT_MS: f64 = 3000.0;
 
 /// What hosts send and nobody may see on the underlay: web pages and ticks.
 pub(crate) const PLAINTEXT: &[&[u8]] = &[MARKER, b"labtick1"];
-
-/// A scenario on gateways.
-pub(crate) const fn overlay(name: &'static str, run: fn() -> Result<()>) -> Scenario {
-    Scenario::new(name, run).pending("the gateway does not run yet")
-}
 
 /// Sites with one host and one uplink each, 10 ms apart.
 pub(crate) fn sites(names: &[&str]) -> Topology {
@@ -47,6 +42,12 @@ pub(crate) fn ticks_across(
     event(lab)?;
     sleep(SECOND);
     ticks.stop()
+}
+
+/// Waits until a gateway that was started again is back in use: host 1 of `from` reaches that of `to`.
+pub(crate) fn wait_ping(lab: &Lab, from: &str, to: &str) -> Result<()> {
+    let (a, b) = (lab.host(from, 1)?, lab.host(to, 1)?);
+    wait_until(&format!("{from} reaches {to}"), 2 * SECOND, || a.expect_ping(b.v4).map(|_| ()))
 }
 
 /// Fails if hosts were cut off for longer than `limit_ms`, or to the end.

@@ -8,16 +8,16 @@
 use anyhow::{Result, ensure};
 use netns_tests::lab::{Lab, Scenario, Site, Topology, wait_until};
 
-use crate::common::{MS, SECOND, overlay, start, watch_plaintext};
+use crate::common::{MS, SECOND, start, watch_plaintext};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    overlay("direct::tools", tools_v4_outside),
-    overlay("direct::tools_over_ipv6", tools_v6_outside),
-    overlay("direct::tools_rootless", tools_v4_outside).rootless(),
-    overlay("direct::commands", commands),
-    overlay("direct::no_plaintext", no_plaintext),
-    overlay("direct::lossy_underlay", lossy_underlay),
-    overlay("direct::stranger", stranger),
+    Scenario::new("direct::tools", tools_v4_outside),
+    Scenario::new("direct::tools_over_ipv6", tools_v6_outside),
+    Scenario::new("direct::tools_rootless", tools_v4_outside).rootless(),
+    Scenario::new("direct::commands", commands),
+    Scenario::new("direct::no_plaintext", no_plaintext),
+    Scenario::new("direct::lossy_underlay", lossy_underlay),
+    Scenario::new("direct::stranger", stranger),
 ];
 
 fn topology() -> Topology {

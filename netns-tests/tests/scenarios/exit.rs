@@ -13,17 +13,17 @@ use std::thread::scope;
 use anyhow::{Result, anyhow, ensure};
 use netns_tests::lab::{Lab, Scenario, Site, Topology};
 
-use crate::common::{MS, SECOND, overlay, start, watch_plaintext};
+use crate::common::{MS, SECOND, start, watch_plaintext};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    overlay("exit::rewrite", rewrite),
-    overlay("exit::routed", routed),
-    overlay("exit::masquerade", masquerade),
-    overlay("exit::own_exit", own_exit),
-    overlay("exit::many_hosts", many_hosts),
-    overlay("exit::forbidden_places", forbidden_places),
-    overlay("exit::uninvited", uninvited),
-    overlay("exit::no_plaintext_before_exit", no_plaintext_before_exit),
+    Scenario::new("exit::rewrite", rewrite),
+    Scenario::new("exit::routed", routed),
+    Scenario::new("exit::masquerade", masquerade),
+    Scenario::new("exit::own_exit", own_exit),
+    Scenario::new("exit::many_hosts", many_hosts),
+    Scenario::new("exit::forbidden_places", forbidden_places),
+    Scenario::new("exit::uninvited", uninvited),
+    Scenario::new("exit::no_plaintext_before_exit", no_plaintext_before_exit),
 ];
 
 const UTAH_WAN: &str = "192.0.2.17";
@@ -69,7 +69,7 @@ fn everything(lab: &Lab, outside: &str) -> Result<()> {
         ensure!(hops.contains(&Some(router)), "routers behind the exit: {kind:?}: {hops:?}");
     }
     // A closed port answers: reset for TCP, "port unreachable" for UDP.
-    let closed = host.run("curl", &["-sS", "http://203.0.113.80:81/"], 5 * SECOND)?;
+    let closed = host.run("nc", &["-n", "-v", "-w", "5", "203.0.113.80", "81"], 9 * SECOND)?;
     ensure!(closed.stderr.contains("refused"), "{closed:?}");
     let closed =
         host.run("dig", &["@203.0.113.80", "-p", "5353", "+tries=1", "x.lab"], 9 * SECOND)?;

@@ -13,17 +13,17 @@ use netns_tests::lab::process::run;
 use netns_tests::lab::programs::find_gateway;
 use netns_tests::lab::{Lab, Scenario, Site, Topology};
 
-use crate::common::{MS, SECOND, kernel_state, overlay, start, watch_plaintext};
+use crate::common::{MS, SECOND, kernel_state, start, wait_ping, watch_plaintext};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    overlay("kernel::undone_at_exit", undone_at_exit),
-    overlay("kernel::cleaned_after_kill", cleaned_after_kill),
-    overlay("kernel::dies_safely", dies_safely),
-    overlay("kernel::dies_openly", dies_openly),
-    overlay("kernel::router_stays_usable", router_stays_usable),
-    overlay("kernel::port_forward", port_forward),
-    overlay("kernel::bypass", bypass),
-    overlay("kernel::clear_refusals", clear_refusals),
+    Scenario::new("kernel::undone_at_exit", undone_at_exit),
+    Scenario::new("kernel::cleaned_after_kill", cleaned_after_kill),
+    Scenario::new("kernel::dies_safely", dies_safely),
+    Scenario::new("kernel::dies_openly", dies_openly),
+    Scenario::new("kernel::router_stays_usable", router_stays_usable),
+    Scenario::new("kernel::port_forward", port_forward),
+    Scenario::new("kernel::bypass", bypass),
+    Scenario::new("kernel::clear_refusals", clear_refusals),
 ];
 
 fn topology(lan: &str) -> Topology {
@@ -70,7 +70,7 @@ fn cleaned_after_kill() -> Result<()> {
         lab.gateway("mit")?.start()?;
     }
     lab.gateway("mit")?.wait_tunnel("utah", 5 * SECOND)?;
-    lab.host("mit", 1)?.expect_ping(lab.host("utah", 1)?.v4)?;
+    wait_ping(&lab, "mit", "utah")?;
     lab.gateway("mit")?.stop()?;
     let after = kernel_state(&lab, "mit")?;
     ensure!(after == before, "left behind:\n{}", difference(&before, &after));

@@ -7,16 +7,16 @@
 use anyhow::{Result, ensure};
 use netns_tests::lab::{Lab, Scenario, Topology};
 
-use crate::common::{MS, SECOND, overlay, sites, start};
+use crate::common::{MS, SECOND, sites, start};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    overlay("mtu::underlay_1500", underlay_1500),
-    overlay("mtu::underlay_1400_with_icmp", underlay_1400_with_icmp),
-    overlay("mtu::underlay_1400_silent", underlay_1400_silent),
-    overlay("mtu::underlay_1280_silent", underlay_1280_silent),
-    overlay("mtu::underlay_1280_over_ipv6", underlay_1280_over_ipv6),
-    overlay("mtu::interface_1280", interface_1280),
-    overlay("mtu::shrinks_under_way", shrinks_under_way),
+    Scenario::new("mtu::underlay_1500", underlay_1500),
+    Scenario::new("mtu::underlay_1400_with_icmp", underlay_1400_with_icmp),
+    Scenario::new("mtu::underlay_1400_silent", underlay_1400_silent),
+    Scenario::new("mtu::underlay_1280_silent", underlay_1280_silent),
+    Scenario::new("mtu::underlay_1280_over_ipv6", underlay_1280_over_ipv6),
+    Scenario::new("mtu::interface_1280", interface_1280),
+    Scenario::new("mtu::shrinks_under_way", shrinks_under_way),
 ];
 
 fn topology(set: &str) -> Topology {

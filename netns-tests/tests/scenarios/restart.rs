@@ -12,16 +12,16 @@ use anyhow::{Result, ensure};
 use netns_tests::lab::{Gateway, Lab, Scenario, Site, Topology};
 
 use crate::common::{
-    OUTAGE_LIMIT_MS, SECOND, expect_gap_below, overlay, start, ticks_across, watch_plaintext,
+    OUTAGE_LIMIT_MS, SECOND, expect_gap_below, start, ticks_across, wait_ping, watch_plaintext,
 };
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    overlay("restart::ingress_killed", ingress_killed),
-    overlay("restart::ingress_stopped", ingress_stopped),
-    overlay("restart::egress_killed", egress_killed),
-    overlay("restart::relay_killed", relay_killed),
-    overlay("restart::exit_killed", exit_killed),
-    overlay("restart::all_killed", all_killed),
+    Scenario::new("restart::ingress_killed", ingress_killed),
+    Scenario::new("restart::ingress_stopped", ingress_stopped),
+    Scenario::new("restart::egress_killed", egress_killed),
+    Scenario::new("restart::relay_killed", relay_killed),
+    Scenario::new("restart::exit_killed", exit_killed),
+    Scenario::new("restart::all_killed", all_killed),
 ];
 
 /// From the restart's ready report until hosts talk again.
@@ -44,15 +44,12 @@ fn topology() -> Topology {
     .link("cable", "utah", "{delay: 15ms}")
 }
 
-/// Takes a gateway away for a second while ticks and a download cross it; both go on, and not a
-/// byte of plaintext leaves meanwhile.
-fn interrupted(site: &str, end: fn(&mut Gateway) -> Result<()>) -> Result<()> {
-    let mut lab = start(topology())?;
-    let captures = watch_plaintext(&lab, site)?;
+/// Takes a gateway away for a second while ticks and a download cross it; both go on.
+fn interrupted(lab: &mut Lab, site: &str, end: fn(&mut Gateway) -> Result<()>) -> Result<()> {
     let (a, b) = (lab.host("mit", 1)?, lab.host("utah", 1)?);
     let _server = b.start_servers(&[b.v4.into()])?;
     let download = a.start_download(b.v4.into(), 6_000_000, "1M")?;
-    let report = ticks_across(&mut lab, ("mit", "utah"), |lab| {
+    let report = ticks_across(lab, ("mit", "utah"), |lab| {
         end(lab.gateway(site)?)?;
         sleep(SECOND);
         lab.gateway(site)?.start()?;
@@ -60,20 +57,28 @@ fn interrupted(site: &str, end: fn(&mut Gateway) -> Result<()>) -> Result<()> {
         Ok(())
     })?;
     expect_gap_below(AWAY_MS + RESUME_LIMIT_MS, &report)?;
-    download.finish(30 * SECOND)?;
+    download.finish(30 * SECOND)
+}
+
+/// The same by `kill -9`, while not a byte of plaintext leaves.
+fn killed(site: &str) -> Result<()> {
+    let mut lab = start(topology())?;
+    let captures = watch_plaintext(&lab, site)?;
+    interrupted(&mut lab, site, Gateway::kill)?;
     captures.into_iter().try_for_each(|capture| capture.expect_nothing().map(|_| ()))
 }
 
 fn ingress_killed() -> Result<()> {
-    interrupted("mit", Gateway::kill)
-}
-
-fn ingress_stopped() -> Result<()> {
-    interrupted("mit", Gateway::stop)
+    killed("mit")
 }
 
 fn egress_killed() -> Result<()> {
-    interrupted("utah", Gateway::kill)
+    killed("utah")
+}
+
+/// An operator who stops the gateway gets the router back as it was; hosts' connections live on.
+fn ingress_stopped() -> Result<()> {
+    interrupted(&mut start(topology())?, "mit", Gateway::stop)
 }
 
 /// The relay is killed in the middle of a transfer; another takes over, then it comes back.
@@ -121,7 +126,7 @@ fn all_killed() -> Result<()> {
     }
     for (site, peer) in [("mit", "utah"), ("aros", "cable"), ("utah", "aros")] {
         lab.gateway(site)?.wait_tunnel(peer, 5 * SECOND)?;
-        lab.host(site, 1)?.expect_ping(lab.host(peer, 1)?.v4)?;
+        wait_ping(&lab, site, peer)?;
     }
     ensure!(lab.gateway("mit")?.is_running()?);
     Ok(())
