@@ -70,7 +70,7 @@ pub(super) struct Counters {
 }
 
 impl Counters {
-    fn next_of(&mut self, path: PathId) -> Result<&mut u64, DropReason> {
+    pub(super) fn next_of(&mut self, path: PathId) -> Result<&mut u64, DropReason> {
         let found = match self.entries.get(self.hint) {
             Some(entry) if entry.0 == path => Ok(self.hint),
             _ => self.entries.binary_search_by_key(&path, |entry| entry.0),

@@ -69,8 +69,9 @@ impl Retired {
         for channel in [&keys.data, &keys.relay] {
             for (path, window) in channel.windows.iter() {
                 if let Some(total) = entry(&mut self.received, path) {
-                    total.expected += window.expected();
-                    total.received += window.received();
+                    // A peer chooses its counters.
+                    total.expected = total.expected.wrapping_add(window.expected());
+                    total.received = total.received.wrapping_add(window.received());
                 }
             }
             for (path, count) in channel.sent.iter() {
@@ -247,8 +248,8 @@ impl Peer {
         for keys in self.all_keys() {
             for channel in [&keys.data, &keys.relay] {
                 if let Some(window) = channel.windows.get(path) {
-                    stats.expected += window.expected();
-                    stats.received += window.received();
+                    stats.expected = stats.expected.wrapping_add(window.expected());
+                    stats.received = stats.received.wrapping_add(window.received());
                 }
             }
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::cookie::{CookieJar, Recipient};
 use super::index::IndexTable;
 use super::limit::Limits;
-use super::peer::{Peer, REJECT_AFTER, STALL_AFTER};
+use super::peer::{Peer, REJECT_AFTER, RETRY_MIN, STALL_AFTER};
 use super::{
     Identity, PresharedKey, ReceiveStats, Suites, TunnelConfig, TunnelEvent, TunnelState,
     TunnelStatus,
@@ -97,6 +97,11 @@ impl Tunnels {
         self.by_id.get(found).map(|entry| entry.1)
     }
 
+    /// The peer that a receiver index of ours belongs to.
+    pub fn peer_of(&self, receiver_index: u32) -> Option<PeerIndex> {
+        self.indices.peer(receiver_index)
+    }
+
     /// Datagrams (data and relay) that came from `peer` on a path, as the peer names it.
     pub fn receive_stats(&self, peer: PeerIndex, path: PathId) -> ReceiveStats {
         self.peers.get(peer.usize()).map_or_else(ReceiveStats::default, |p| p.receive_stats(path))
@@ -150,9 +155,12 @@ impl Tunnels {
     pub fn hasten(&mut self, now: Instant, peer: PeerIndex) {
         let Some(state) = self.peers.get_mut(peer.usize()) else { return };
         if state.retry_at.is_some() && state.wants_keys(now) {
+            // Others say when there is a new way; they shall not set the pace.
+            let last = state.initiation.as_ref().map(|initiation| initiation.sent_at);
+            let at = last.map_or(now, |last| now.max(last + RETRY_MIN));
             state.attempt = 0;
-            state.retry_at = Some(now);
-            self.expect(now, "initiate");
+            state.retry_at = state.retry_at.map(|due| due.min(at));
+            self.expect(at, "initiate");
         }
     }
 

@@ -24,6 +24,25 @@ fn relayed(pair: &mut Pair, inner: &[u8]) -> Vec<u8> {
     datagram
 }
 
+/// A peer chooses its counters; their sums must not be a panic.
+#[test]
+fn the_highest_counters_are_added_up() {
+    let mut pair = Pair::connected();
+    let keys = pair.a.peers[0].current.as_mut().unwrap();
+    *keys.data.sent.next_of(PATH).unwrap() = u64::MAX - 1;
+    *keys.relay.sent.next_of(PATH).unwrap() = u64::MAX - 1;
+    let data = seal(&mut pair.a, pair.now, PATH, b"far ahead");
+    let relay = relayed(&mut pair, &data);
+    assert!(open(&mut pair.b, pair.now, &data).is_ok());
+    assert!(pair.b.open_relay(pair.now, &relay).is_ok());
+    assert_eq!(pair.b.receive_stats(P, PATH).received, 3);
+    // And when the keys are given up.
+    pair.connect();
+    pair.now += Duration::from_secs(200);
+    pair.b.handle_timeout(pair.now);
+    assert_eq!(pair.b.receive_stats(P, PATH).received, 4);
+}
+
 /// Whatever was done to it, `datagram` must change nothing at `b`.
 fn must_not_matter(pair: &mut Pair, datagram: &[u8], what: &str) {
     let before = digest(&pair.b);
