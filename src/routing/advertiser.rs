@@ -14,6 +14,9 @@ use crate::time::Instant;
 #[derive(Clone, Debug)]
 struct Subscriber {
     id: NodeId,
+    /// Our epoch as this peer is told it. Each has its own: one that claims to remember a later life
+    /// of ours makes us jump, and must not drag what the others know along.
+    epoch: u64,
     measured: LinkReport,
     published: LinkReport,
     /// The number of the advertisement in which `published` changed last.
@@ -57,6 +60,7 @@ impl Advertiser {
         let down = LinkReport { latency_us: u32::MAX, ..LinkReport::default() };
         let subscriber = |id: &NodeId| Subscriber {
             id: *id,
+            epoch,
             measured: down,
             published: down,
             changed: 1,
@@ -129,11 +133,19 @@ impl Advertiser {
     /// an earlier life of this node: we jump above it.
     pub fn on_ack(&mut self, now: Instant, peer: PeerIndex, epoch: u64, seq: u32) {
         let Some(state) = self.peers.get_mut(peer.usize()) else { return };
-        if (epoch, seq) > (self.epoch, self.seq) {
-            self.jump_above(now, epoch, seq);
+        if (epoch, seq) > (state.epoch, self.seq)
+            && let Some(next) = epoch.checked_add(1)
+        {
+            state.epoch = next;
+            state.acked = 0;
+            state.sent = 0;
+            state.part = 0;
+            state.due = now;
+            state.retry = self.config.retry.0;
             return;
         }
-        let known = if epoch == self.epoch { seq } else { 0 };
+        // Nothing is above the last epoch: who claims it goes without.
+        let known = if epoch == state.epoch { seq.min(self.seq) } else { 0 };
         if known != state.acked {
             state.part = 0;
         }
@@ -141,24 +153,6 @@ impl Advertiser {
         if known == self.seq {
             state.retry = self.config.retry.0;
             state.due = now + self.config.refresh;
-        }
-    }
-
-    fn jump_above(&mut self, now: Instant, epoch: u64, seq: u32) {
-        match epoch.checked_add(1) {
-            Some(next) => self.epoch = next,
-            None => {
-                self.epoch = epoch;
-                self.seq = seq.saturating_add(1);
-            }
-        }
-        self.urgent_seq = self.seq;
-        for peer in &mut self.peers {
-            peer.acked = 0;
-            peer.sent = 0;
-            peer.part = 0;
-            peer.due = now;
-            peer.retry = self.config.retry.0;
         }
     }
 
@@ -281,7 +275,7 @@ impl Advertiser {
         self.credit -= bytes as f64;
         self.note_sent(now, index, part + 1 == parts);
         Advertisement {
-            epoch: self.epoch,
+            epoch: self.peers[index].epoch,
             seq: self.seq,
             part: part as u8,
             parts: parts as u8,
@@ -322,7 +316,7 @@ impl Advertiser {
         peers.chain(self.publish_due).min().map(|due| (due, "advertise"))
     }
 
-    /// Our present epoch and number.
+    /// Our present epoch, but for peers that knew a later one, and number.
     pub const fn position(&self) -> (u64, u32) {
         (self.epoch, self.seq)
     }

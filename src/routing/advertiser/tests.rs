@@ -128,14 +128,26 @@ fn an_earlier_life_is_jumped_over() {
     let mut advertiser = advertiser(2);
     drain(&mut advertiser, at(0));
     advertiser.on_ack(at(10), PeerIndex(0), 70, 9);
-    assert_eq!(advertiser.position().0, 71);
-    let all = drain(&mut advertiser, at(10));
-    assert!(all.len() == 2 && all.iter().all(|(_, part, _)| part.epoch == 71 && !part.delta));
-    advertiser.on_ack(at(20), PeerIndex(1), u64::MAX, 5);
-    assert!(advertiser.position() > (u64::MAX, 5));
-    let (epoch, seq) = advertiser.position();
-    advertiser.on_ack(at(30), PeerIndex(1), u64::MAX, u32::MAX);
-    assert!(advertiser.position() >= (epoch, seq));
+    let again = drain(&mut advertiser, at(10));
+    assert_eq!(again.len(), 1);
+    assert_eq!((again[0].0, again[0].1.epoch, again[0].1.delta), (0, 71, false));
+}
+
+#[test]
+fn a_peer_that_lies_about_what_it_knows_harms_itself_alone() {
+    let mut advertiser = advertiser(2);
+    drain(&mut advertiser, at(0));
+    advertiser.on_ack(at(10), PeerIndex(1), 50, 1);
+    for (epoch, seq) in [(u64::MAX - 1, 3), (u64::MAX, u32::MAX - 1), (u64::MAX, u32::MAX)] {
+        advertiser.on_ack(at(20), PeerIndex(0), epoch, seq);
+        drain(&mut advertiser, at(20));
+    }
+    assert!(advertiser.is_known_to(PeerIndex(1)));
+    advertiser.update(at(30), PeerIndex(1), up(20));
+    let told = drain(&mut advertiser, at(30));
+    let honest = told.iter().find(|(peer, ..)| *peer == 1).expect("the other one is told");
+    assert_eq!((honest.1.epoch, honest.1.seq, honest.1.delta), (50, 2, true));
+    assert_eq!(honest.2, [(NodeId(1), up(20))]);
 }
 
 #[test]
