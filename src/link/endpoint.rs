@@ -4,7 +4,7 @@
 //! copy a datagram and send it from anywhere. Old and new address are challenged; the link moves
 //! when the new one answers, and moves back when the old one answers after all, because then nobody
 //! had moved (RFC 9000 sections 8.2 and 9.3, adapted). Until it answers, a candidate gets at most
-//! three times the bytes that came from it.
+//! three times the bytes that came from it, two of them by challenges.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -18,8 +18,9 @@ const ATTEMPTS: u8 = 3;
 const RETRY: Duration = Duration::from_millis(250);
 /// How long an answer from the old address still undoes a move.
 const UNDO_WINDOW: Duration = Duration::from_secs(1);
-/// RFC 9000 section 8.1.
-const AMPLIFICATION: u64 = 3;
+/// Of the three times the received bytes that may go to an unproven address (RFC 9000 section 8.1)
+/// challenges take two; answers to what came from there take the third.
+const AMPLIFICATION: u64 = 2;
 
 /// The far end of one link.
 #[derive(Clone, Debug, Default)]

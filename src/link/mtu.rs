@@ -71,6 +71,9 @@ impl MtuSearch {
             && probe.attempts >= ATTEMPTS
         {
             self.give_up(now, probe.size);
+            if now < self.due {
+                return None;
+            }
         }
         if now >= self.raise_at {
             self.raise_at = now + RAISE;
@@ -93,6 +96,10 @@ impl MtuSearch {
         }
         self.probe = None;
         self.proven = self.proven.max(size);
+        if size == self.base && self.failed == self.base + 1 {
+            // It was not the size that failed before.
+            self.failed = self.max + 1;
+        }
         self.failed = self.failed.max(self.proven + 1);
         self.due = if self.searching() { now } else { now + CONFIRM };
     }
@@ -124,7 +131,8 @@ impl MtuSearch {
         if size <= self.proven {
             self.proven = self.base;
         }
-        self.due = now;
+        // Below the base there is nothing to be found.
+        self.due = if size <= self.base { now + CONFIRM } else { now };
     }
 }
 
