@@ -130,6 +130,19 @@ impl TxBatch {
         Some(&mut group.bytes[start..])
     }
 
+    /// Takes back the datagram that was pushed last for `target`.
+    pub fn take_back(&mut self, target: Target) {
+        let groups = &mut self.groups[..self.used];
+        let Some(group) = groups.iter_mut().rev().find(|group| group.target == target) else {
+            return;
+        };
+        group.segments = group.segments.saturating_sub(1);
+        group.bytes.truncate(group.segments * group.stride);
+        group.closed = false;
+        // One that was begun for this datagram is the last one.
+        self.used -= usize::from(group.segments == 0);
+    }
+
     /// The group that takes the datagram: the newest one for its target, or a new one.
     fn group_for(&mut self, target: Target, len: usize) -> Option<usize> {
         let newest = self.groups[..self.used].iter().rposition(|g| g.target == target);
@@ -349,6 +362,22 @@ mod tests {
         }
         let shape: Vec<_> = tx.transmits().iter().map(|t| (t.stride, t.segments)).collect();
         assert_eq!(shape, [(100, 3), (60, 1), (100, 1)]);
+    }
+
+    #[test]
+    fn what_is_taken_back_is_not_sent() {
+        let mut tx = TxBatch::new(8);
+        tx.push(target(1), 100).unwrap().fill(1);
+        tx.push(target(2), 100).unwrap().fill(2);
+        tx.push(target(1), 60).unwrap().fill(3);
+        tx.take_back(target(1));
+        tx.push(target(1), 100).unwrap().fill(4);
+        tx.push(target(3), 100).unwrap().fill(5);
+        tx.take_back(target(3));
+        tx.take_back(target(3));
+        let bytes: Vec<_> = tx.transmits().iter().map(|t| (t.segments, t.bytes().len())).collect();
+        assert_eq!(bytes, [(2, 200), (1, 100)]);
+        assert_eq!(tx.transmits()[0].bytes()[100..], [4; 100]);
     }
 
     #[test]
