@@ -40,6 +40,17 @@ pub struct Delivery {
     pub packet: Vec<u8>,
 }
 
+/// A datagram as it left a node, whether or not it arrived.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tapped {
+    /// Who sent it.
+    pub source: SocketAddr,
+    /// To whom.
+    pub destination: SocketAddr,
+    /// The UDP payload.
+    pub bytes: Vec<u8>,
+}
+
 enum Happening {
     Datagram { node: NodeNumber, uplink: UplinkIndex, source: SocketAddr, bytes: Vec<u8> },
     Timer { node: NodeNumber, version: u64 },
@@ -63,6 +74,10 @@ pub struct Simulator {
     happenings: BTreeMap<u64, Happening>,
     next: u64,
     deliveries: Vec<Delivery>,
+    tap: Option<Vec<Tapped>>,
+    /// Which node's timer ran last, when, and how often in a row.
+    turns: (NodeNumber, Instant, u32),
+    most_turns: u32,
     rng: Rng,
     rx: RxBatch,
     out: Output,
@@ -83,6 +98,9 @@ impl Simulator {
             happenings: BTreeMap::new(),
             next: 0,
             deliveries: Vec::new(),
+            tap: None,
+            turns: (0, Instant::ZERO, 0),
+            most_turns: 0,
             rng,
             rx: RxBatch::new(1),
             out: Output::new(TX_GROUPS),
@@ -177,7 +195,26 @@ impl Simulator {
         std::mem::take(&mut self.deliveries)
     }
 
-    fn wall(&self) -> WallClock {
+    /// Everything that was sent since the last call; the first call begins the recording.
+    pub fn take_tapped(&mut self) -> Vec<Tapped> {
+        self.tap.replace(Vec::new()).unwrap_or_default()
+    }
+
+    /// How often at most a node's timer ran at one instant: a deadline that stays in the past would
+    /// keep a real gateway busy.
+    pub const fn most_turns_at_once(&self) -> u32 {
+        self.most_turns
+    }
+
+    /// Moves an uplink of a node to another address, as a NAT on the way or a new lease does.
+    pub fn readdress(&mut self, number: NodeNumber, uplink: UplinkIndex, address: SocketAddr) {
+        let listen = &mut self.nodes[number].config.uplinks[uplink.usize()].listen;
+        self.owners.remove(&std::mem::replace(listen, address));
+        self.owners.insert(address, (number, uplink));
+    }
+
+    /// The calendar.
+    pub fn wall(&self) -> WallClock {
         WallClock(WALL_START_NS + self.now.as_micros() * 1_000)
     }
 
@@ -201,6 +238,7 @@ impl Simulator {
                 if self.nodes[number].timer_version != version {
                     return;
                 }
+                self.count_turn(number);
                 let wall = self.wall();
                 let Some(node) = self.nodes[number].node.as_mut() else { return };
                 node.handle_timeout(self.now, wall, &mut self.out);
@@ -244,6 +282,10 @@ impl Simulator {
         }
         for (target, bytes) in datagrams {
             let source = self.nodes[number].config.uplinks[target.uplink.usize()].listen;
+            if let Some(tap) = &mut self.tap {
+                let (destination, bytes) = (target.destination, bytes.clone());
+                tap.push(Tapped { source, destination, bytes });
+            }
             let Some(&(node, uplink)) = self.owners.get(&target.destination) else { continue };
             let (from, to): (IpAddr, IpAddr) = (source.ip(), target.destination.ip());
             if let Some(delay) = self.network.transit(from, to, bytes.len()) {
@@ -251,6 +293,14 @@ impl Simulator {
                 self.schedule(self.now + delay, happening);
             }
         }
+    }
+
+    fn count_turn(&mut self, number: NodeNumber) {
+        let (last, at, count) = self.turns;
+        let count = if (last, at) == (number, self.now) { count + 1 } else { 1 };
+        self.turns = (number, self.now, count);
+        self.most_turns = self.most_turns.max(count);
+        assert!(count < 10_000, "node {number} stands still at {}", self.now);
     }
 
     fn arm(&mut self, number: NodeNumber) {
