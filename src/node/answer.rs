@@ -4,12 +4,17 @@ use std::net::IpAddr;
 
 use super::Node;
 use crate::batch::Output;
+use crate::nat::{Outbound, Realm};
 use crate::packet::{Headers, Vnet, icmp};
+use crate::time::Instant;
 
 impl Node {
-    /// Tells the sender of a packet from the TUN what went wrong with it.
+    /// Tells the sender of a packet from the TUN what went wrong with it. One in the Internet, whose
+    /// packet came in by a mapping of our NAT, is told in the addresses that it knows.
     pub(super) fn answer_host(
         &mut self,
+        now: Instant,
+        came_in_by: Option<Realm>,
         packet: &[u8],
         headers: &Headers,
         error: icmp::Error,
@@ -18,6 +23,16 @@ impl Node {
         let Some(source) = self.own_address(headers.is_ipv6()) else { return };
         let mut reply = [0; icmp::MAX_LEN];
         let len = icmp::write_error(&mut reply, error, source, packet, headers);
+        if let (1.., Some(realm)) = (len, came_in_by) {
+            let (Some(exit), Ok(headers)) = (&mut self.exit, Headers::parse(&reply[..len])) else {
+                return;
+            };
+            let told = &mut reply[..len];
+            let sent = exit.nat.outbound(now, realm, told, &headers, &Vnet::default());
+            if sent != Ok(Outbound::Internet) {
+                return;
+            }
+        }
         if len > 0 && out.write_generated(Vnet::default(), &reply[..len]) {
             self.counters.tun_tx.add(1, len as u64);
         }

@@ -29,34 +29,33 @@ impl Node {
         out: &mut Output,
     ) -> Result<(), DropReason> {
         let ours = self.arrival_path(now, peer, path, arrival);
+        let mut answers = self.answers(peer, ours, arrival, body.len());
         for message in ControlIter::new(body) {
             match message? {
                 Control::Padding(_) | Control::Report(_) => {}
                 Control::Probe(probe) => {
                     let reply = self.probe_reply(now, peer, path, ours, arrival, probe);
                     let reply = Control::ProbeReply(reply);
-                    self.reply_on_path(now, peer, arrival, path, &reply, out);
+                    self.reply_on_path(now, peer, arrival, path, &reply, &mut answers, out);
                 }
                 Control::ProbeReply(reply) => self.on_probe_reply(peer, &reply, arrival.at),
                 Control::Advertisement(head, entries) => {
-                    self.on_advertisement(now, peer, &head, entries, out);
+                    let ack = self.on_advertisement(now, peer, &head, entries);
+                    if answers.take(&ack) {
+                        self.send_control(now, peer, &ack, out);
+                    }
                 }
                 Control::AdvertisementAck(ack) => self.on_advertisement_ack(now, peer, ack),
                 Control::PathChallenge(token) => {
-                    self.reply_on_path(
-                        now,
-                        peer,
-                        arrival,
-                        path,
-                        &Control::PathResponse(token),
-                        out,
-                    );
+                    let reply = Control::PathResponse(token);
+                    self.reply_on_path(now, peer, arrival, path, &reply, &mut answers, out);
                 }
                 Control::PathResponse(token) => {
                     self.on_path_response(now, peer, ours, arrival, token);
                 }
                 Control::MtuProbe(size) => {
-                    self.reply_on_path(now, peer, arrival, path, &Control::MtuAck(size), out);
+                    let reply = Control::MtuAck(size);
+                    self.reply_on_path(now, peer, arrival, path, &reply, &mut answers, out);
                 }
                 Control::MtuAck(size) => {
                     if let Some(state) =
@@ -69,6 +68,26 @@ impl Node {
             }
         }
         Ok(())
+    }
+
+    /// What may answer one datagram. To an address that is not known to be the peer's goes no more
+    /// than came from it.
+    fn answers(
+        &self,
+        peer: PeerIndex,
+        path: Option<Path>,
+        arrival: &Arrival,
+        body_len: usize,
+    ) -> Answers {
+        let known = match path {
+            Some(Path::Direct(link)) => {
+                self.peers[peer.usize()].address(link) == Some(arrival.source)
+            }
+            Some(Path::Via(_)) => true,
+            None => false,
+        };
+        let bytes = if known { usize::MAX } else { wire::DATA_OVERHEAD + body_len };
+        Answers { bytes, given: 0 }
     }
 
     /// What our answer to a probe says.
@@ -93,6 +112,7 @@ impl Node {
 
     /// Sends a message back the way a datagram came: over the same link to the address that it
     /// really came from, or through the same relay.
+    #[expect(clippy::too_many_arguments, reason = "a way back is what the way here was")]
     fn reply_on_path(
         &mut self,
         now: Instant,
@@ -100,8 +120,12 @@ impl Node {
         arrival: &Arrival,
         path: PathId,
         message: &Control<'_>,
+        answers: &mut Answers,
         out: &mut Output,
     ) {
+        if !answers.take(message) {
+            return;
+        }
         let route = match (path.sender_uplink(), arrival.relay) {
             (Some(remote), None) => {
                 let link = LinkId { local: arrival.uplink, remote };
@@ -178,6 +202,22 @@ impl Node {
         }
     }
 
+    /// Sends one control message over the best path to a peer, whichever that is.
+    fn send_control(
+        &mut self,
+        now: Instant,
+        peer: PeerIndex,
+        message: &Control<'_>,
+        out: &mut Output,
+    ) {
+        let mut body = [0; 64];
+        let mut writer = ControlWriter::new(&mut body);
+        if writer.push(message) {
+            let len = writer.len();
+            self.send_body(now, peer, &body[..len], out);
+        }
+    }
+
     /// Sends a control body over the best path to a peer, whichever that is.
     pub(super) fn send_body(
         &mut self,
@@ -196,6 +236,34 @@ impl Node {
         if let Err(reason) = self.send(now, &route, Flags::CONTROL, body.len(), fill, out) {
             self.counters.drop(reason);
         }
+    }
+}
+
+/// What one datagram may still cause: an answer of each kind, and so many bytes.
+struct Answers {
+    bytes: usize,
+    given: u8,
+}
+
+impl Answers {
+    /// Takes the allowance for an answer. What does not go where the datagram came from costs no
+    /// bytes.
+    const fn take(&mut self, answer: &Control<'_>) -> bool {
+        let (kind, bytes) = if matches!(answer, Control::ProbeReply(_)) {
+            (1, wire::DATA_OVERHEAD + PROBE_BODY_LEN)
+        } else if matches!(answer, Control::PathResponse(_)) {
+            (2, wire::DATA_OVERHEAD + FRAME_HEADER_LEN + 8)
+        } else if matches!(answer, Control::MtuAck(_)) {
+            (4, wire::DATA_OVERHEAD + FRAME_HEADER_LEN + 2)
+        } else {
+            (8, 0)
+        };
+        if self.given & kind != 0 || self.bytes < bytes {
+            return false;
+        }
+        self.given |= kind;
+        self.bytes -= bytes;
+        true
     }
 }
 

@@ -74,15 +74,17 @@ impl Node {
             rewrite::set_ecn(packet, &headers, merged)?;
         }
         match self.prefixes.owner(headers.source) {
-            Some(Owner::Peer(owner)) if owner == peer => {
-                if headers.icmp != Some(IcmpKind::Error) {
-                    self.note_reply(now, &headers);
-                }
-            }
+            Some(Owner::Peer(owner)) if owner == peer => {}
             None if self.is_from_exit(now, peer, packet, &headers) => {}
             _ => return Err(DropReason::SpoofedSource),
         }
-        match self.prefixes.owner(headers.destination) {
+        let to = self.prefixes.owner(headers.destination);
+        if headers.icmp != Some(IcmpKind::Error) {
+            self.note_reply(now, &headers);
+        } else if to == Some(Owner::Local) && !self.is_about_peer(peer, packet, &headers) {
+            return Err(DropReason::UnrelatedIcmpError);
+        }
+        match to {
             Some(Owner::Local) => Ok(Admitted::ToTun(headers)),
             Some(Owner::Peer(_)) => Err(DropReason::ForeignDestination),
             None => self.leave_overlay(now, peer, packet, &headers, out),
@@ -101,30 +103,55 @@ impl Node {
         if !self.peers[peer.usize()].egress || addr::is_special_purpose(headers.source) {
             return false;
         }
+        if headers.is_later_fragment() {
+            return self.exit_fragments.knows(now, peer, headers);
+        }
         let id = if headers.icmp == Some(IcmpKind::Error) {
             rewrite::quoted(packet, headers)
                 .ok()
                 .and_then(|quoted| self.flows.lookup(&FlowKey::of(&quoted)))
         } else {
-            self.note_reply(now, headers)
+            self.answered_flow(headers)
         };
         let flow = id.and_then(|id| self.flows.get(id));
+        let expected = flow.is_some_and(|flow| flow.egress == Egress::PeerExit(peer));
+        if expected && headers.fragment.is_some() {
+            self.exit_fragments.remember(now, peer, headers);
+        }
+        expected
+    }
+
+    /// True for an ICMP error that tells the sender of a packet what became of it on its way to, or
+    /// beyond, this peer: others' flows are none of its business.
+    fn is_about_peer(&self, peer: PeerIndex, packet: &[u8], headers: &Headers) -> bool {
+        let Ok(quoted) = rewrite::quoted(packet, headers) else { return false };
+        if quoted.source != headers.destination {
+            return false;
+        }
+        if self.prefixes.owner(quoted.destination) == Some(Owner::Peer(peer)) {
+            return true;
+        }
+        let flow = self.flows.lookup(&FlowKey::of(&quoted)).and_then(|id| self.flows.get(id));
         flow.is_some_and(|flow| flow.egress == Egress::PeerExit(peer))
     }
 
-    /// Counts a packet that came back for the flow that it answers, if that is one of ours. The
-    /// packets of a train follow each other, so the flow of the last one is remembered.
-    fn note_reply(&mut self, now: Instant, headers: &Headers) -> Option<FlowId> {
+    /// The flow that a packet answers, if that is one of ours. The packets of a train follow each
+    /// other, so the flow of the last one is remembered.
+    fn answered_flow(&mut self, headers: &Headers) -> Option<FlowId> {
         let key = FlowKey::of(headers).reversed();
         let id = match self.last_reply {
             Some((last, id)) if last == key => id,
             _ => self.flows.lookup(&key),
         };
         self.last_reply = Some((key, id));
-        let id = id?;
+        id
+    }
+
+    /// Counts a packet that came back for the flow that it answers.
+    fn note_reply(&mut self, now: Instant, headers: &Headers) {
+        let Some(id) = self.answered_flow(headers) else { return };
         let tally = Tally { packets: 1, bytes: u64::from(headers.total_len) };
         self.flows.record(now, id, Direction::Reply, tally, headers.tcp_flags);
-        Some(id)
     }
 
     /// We are the exit: out to the Internet through the NAT.

@@ -5,10 +5,12 @@ use std::net::SocketAddr;
 use super::Node;
 use crate::batch::{Output, Target};
 use crate::id::PeerIndex;
+use crate::nat::Realm;
 use crate::packet::{self, Headers, Segmenter, Vnet};
 use crate::path::{LinkId, Path, PathId};
 use crate::telemetry::DropReason;
 use crate::time::Instant;
+use crate::tunnel::Tunnels;
 use crate::wire::{self, Flags, RelayRepr, Split};
 
 /// IPv6 demands that every link carries this much (RFC 8200 section 5); so does the TUN, always.
@@ -28,6 +30,7 @@ pub(super) struct Route {
     pub(super) path: Path,
     target: Target,
     hop: Option<Hop>,
+    came_in_by: Option<Realm>,
 }
 
 /// The first of two hops.
@@ -39,10 +42,32 @@ struct Hop {
 }
 
 impl Route {
+    /// The same for packets from the Internet that came in by a mapping of our NAT, so that what
+    /// their senders are told is translated back.
+    pub(super) fn of_mapping(self, came_in_by: Option<Realm>) -> Self {
+        Self { came_in_by, ..self }
+    }
+
     /// Where the relay header ends and the tunnel's datagram begins.
     const fn offset(&self) -> usize {
         if self.hop.is_some() { wire::RELAY_OVERHEAD } else { 0 }
     }
+}
+
+/// Seals a datagram for the far end and, on a relayed path, for the first hop.
+fn seal(
+    tunnels: &mut Tunnels,
+    now: Instant,
+    route: &Route,
+    flags: Flags,
+    datagram: &mut [u8],
+) -> Result<(), DropReason> {
+    let mut sealer = tunnels.sealer(now, route.peer, route.path.into())?;
+    sealer.seal(flags, &mut datagram[route.offset()..])?;
+    if let Some(hop) = &route.hop {
+        tunnels.seal_relay(now, hop.relay, hop.path, &hop.repr, datagram)?;
+    }
+    Ok(())
 }
 
 impl Node {
@@ -71,7 +96,7 @@ impl Node {
                 };
                 let hop = Hop { relay, path: Path::Direct(link).into(), repr };
                 let target = Target { uplink: link.local, destination, tos };
-                Some(Route { peer, path, target, hop: Some(hop) })
+                Some(Route { peer, path, target, hop: Some(hop), came_in_by: None })
             }
         }
     }
@@ -85,7 +110,7 @@ impl Node {
         tos: u8,
     ) -> Route {
         let target = Target { uplink: link.local, destination, tos };
-        Route { peer, path: Path::Direct(link), target, hop: None }
+        Route { peer, path: Path::Direct(link), target, hop: None, came_in_by: None }
     }
 
     /// Sends one plaintext of `len` bytes, written by `fill`, over `route`.
@@ -108,10 +133,12 @@ impl Node {
         let datagram = out.tx.push(route.target, total).ok_or(DropReason::BatchFull)?;
         let start = offset + wire::DATA_HEADER_LEN;
         fill(&mut datagram[start..start + len]);
-        let mut sealer = self.tunnels.sealer(now, route.peer, route.path.into())?;
-        sealer.seal(flags, &mut datagram[offset..])?;
-        if let Some(hop) = &route.hop {
-            self.tunnels.seal_relay(now, hop.relay, hop.path, &hop.repr, datagram)?;
+        let sealed = seal(&mut self.tunnels, now, route, flags, datagram);
+        if let Err(reason) = sealed {
+            // What is not sealed must not stay: the whole batch is sent.
+            datagram.fill(0);
+            out.tx.take_back(route.target);
+            return Err(reason);
         }
         self.peers[route.peer.usize()].tx.add(1, total as u64);
         self.counters.underlay_tx.add(1, total as u64);
@@ -156,7 +183,11 @@ impl Node {
             let fill = |place: &mut [u8]| {
                 segmenter.write(index, place);
             };
-            self.send(now, route, Flags::NONE, len, fill, out)?;
+            if let Err(reason) = self.send(now, route, Flags::NONE, len, fill, out) {
+                // Those before are on their way.
+                self.counters.drop_many(reason, (segmenter.count() - index) as u64);
+                break;
+            }
         }
         Ok(())
     }
@@ -179,7 +210,7 @@ impl Node {
             match self.send_one(now, route, &packet, mtu, out) {
                 Err(DropReason::TooBig) if !std::mem::replace(&mut told, true) => {
                     self.counters.drop(DropReason::TooBig);
-                    self.answer_too_big(&packet, mtu, out);
+                    self.answer_too_big(now, route, &packet, mtu, out);
                 }
                 Err(reason) => self.counters.drop(reason),
                 Ok(()) => {}
@@ -217,10 +248,18 @@ impl Node {
         Ok(())
     }
 
-    fn answer_too_big(&mut self, packet: &[u8], mtu: usize, out: &mut Output) {
+    fn answer_too_big(
+        &mut self,
+        now: Instant,
+        route: &Route,
+        packet: &[u8],
+        mtu: usize,
+        out: &mut Output,
+    ) {
         let Ok(headers) = Headers::parse(packet) else { return };
         let mtu = mtu.max(INNER_MTU_MIN) as u16;
-        self.answer_host(packet, &headers, packet::icmp::Error::TooBig { mtu }, out);
+        let error = packet::icmp::Error::TooBig { mtu };
+        self.answer_host(now, route.came_in_by, packet, &headers, error, out);
     }
 
     /// Two halves, for a path that is too small for what must pass.
@@ -245,5 +284,102 @@ impl Node {
             self.send(now, route, Flags::SPLIT, Split::LEN + body.len(), fill, out)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::RxBatch;
+    use crate::id::UplinkIndex;
+    use crate::sim::Mesh;
+    use crate::time::WallClock;
+
+    const NOW: Instant = Instant::from_micros(1_000_000);
+
+    /// Carries what `out` holds to `to`.
+    fn carry(out: &mut Output, to: &mut Node, answer: &mut Output) {
+        let mut rx = RxBatch::new(1);
+        for transmit in out.tx.transmits() {
+            let slot = &mut rx.slots[0];
+            slot.buffer[..transmit.bytes().len()].copy_from_slice(transmit.bytes());
+            (slot.len, slot.stride) = (transmit.bytes().len(), transmit.stride);
+            rx.filled = 1;
+            to.handle_datagrams(NOW, &mut rx, answer);
+        }
+        out.clear();
+    }
+
+    /// A node that has a tunnel to its only peer.
+    fn connected() -> Node {
+        let configs = Mesh { sites: 2, ..Mesh::default() }.configs();
+        let mut nodes =
+            configs.into_iter().map(|config| Node::new(config, [3; 32], NOW, WallClock(1)));
+        let (mut a, mut b) = (nodes.next().unwrap(), nodes.next().unwrap());
+        let (mut from_a, mut from_b) = (Output::new(8), Output::new(8));
+        a.handle_timeout(NOW, WallClock(1), &mut from_a);
+        carry(&mut from_a, &mut b, &mut from_b);
+        carry(&mut from_b, &mut a, &mut from_a);
+        assert_eq!(a.can_seal(NOW, PeerIndex(0)), Ok(()));
+        a
+    }
+
+    #[test]
+    fn what_cannot_be_sealed_leaves_no_trace_in_the_batch() {
+        let mut node = connected();
+        let mut out = Output::new(64);
+        let target = Target {
+            uplink: UplinkIndex(0),
+            destination: SocketAddr::from(([192, 0, 2, 2], 4710)),
+            tos: 0,
+        };
+        let mut results = Vec::new();
+        for relay in 0..300 {
+            let path = Path::Via(PeerIndex(relay));
+            let route = Route { peer: PeerIndex(0), path, target, hop: None, came_in_by: None };
+            let fill = |place: &mut [u8]| place.fill(0xaa);
+            results.push(node.send(NOW, &route, Flags::NONE, 100, fill, &mut out));
+        }
+        let sent = results.iter().filter(|result| result.is_ok()).count();
+        assert_eq!(results.last(), Some(&Err(DropReason::TooManyPaths)));
+        let segments: usize = out.tx.transmits().iter().map(|transmit| transmit.segments).sum();
+        assert_eq!(segments, sent);
+        for transmit in out.tx.transmits() {
+            assert!(!transmit.bytes().windows(16).any(|bytes| bytes == [0xaa; 16]));
+        }
+    }
+
+    #[test]
+    fn of_a_train_that_is_cut_short_only_the_rest_counts_as_dropped() {
+        let mut node = connected();
+        let mut out = Output::new(1);
+        let target = Target {
+            uplink: UplinkIndex(0),
+            destination: SocketAddr::from(([192, 0, 2, 2], 4710)),
+            tos: 0,
+        };
+        let link = LinkId { local: UplinkIndex(0), remote: UplinkIndex(0) };
+        let path = Path::Direct(link);
+        let route = Route { peer: PeerIndex(0), path, target, hop: None, came_in_by: None };
+        let mut frame = Vec::new();
+        etherparse::PacketBuilder::ipv4([10, 1, 0, 5], [10, 2, 0, 5], 64)
+            .udp(1, 2)
+            .write(&mut frame, &vec![7; 100 * 500])
+            .unwrap();
+        let headers = Headers::parse(&frame).unwrap();
+        let gso = packet::Gso::Udp;
+        let vnet = Vnet {
+            needs_checksum: true,
+            gso,
+            header_len: 28,
+            segment_size: 500,
+            checksum_start: 20,
+            checksum_offset: 6,
+        };
+        node.encapsulate(NOW, &route, &frame, &headers, &vnet, &mut out).unwrap();
+        let sent = out.tx.transmits()[0].segments;
+        assert_eq!(sent, 64);
+        let dropped = node.counters.drops().find(|drop| drop.0 == DropReason::BatchFull);
+        assert_eq!(dropped.map(|drop| drop.1), Some(36));
     }
 }

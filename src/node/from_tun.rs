@@ -11,7 +11,7 @@ use crate::flow::{ClassIndex, Direction, Egress, FlowId, FlowKey};
 use crate::id::PeerIndex;
 use crate::metric::Metric;
 use crate::nat::Realm;
-use crate::packet::{Gso, Headers, Vnet, icmp, rewrite};
+use crate::packet::{Gso, Headers, IcmpKind, Vnet, icmp, rewrite};
 use crate::telemetry::{DropReason, Tally};
 use crate::time::Instant;
 
@@ -31,6 +31,8 @@ struct Train<'f> {
     headers: Headers,
     vnet: Vnet,
     packets: u64,
+    /// Whose mapping of our NAT it came in by, when it is from the Internet.
+    came_in_by: Option<Realm>,
 }
 
 /// Whose traffic a train is. Without a place in the flow table it goes by its class alone.
@@ -56,8 +58,9 @@ impl Node {
         let bytes = frame.len() as u64;
         self.counters.tun_rx.add(packets, bytes);
         self.touch();
-        let verdict = parsed
-            .and_then(|headers| self.forward(now, Train { frame, headers, vnet, packets }, out));
+        let verdict = parsed.and_then(|headers| {
+            self.forward(now, Train { frame, headers, vnet, packets, came_in_by: None }, out)
+        });
         match verdict {
             Ok(TunVerdict::WriteBack(vnet)) => {
                 self.counters.tun_tx.add(packets, bytes);
@@ -80,10 +83,19 @@ impl Node {
         if !addr::is_unicast(train.headers.destination) {
             return Err(DropReason::NotUnicast);
         }
+        let from = self.prefixes.owner(train.headers.source);
         if self.exit.as_ref().is_some_and(|exit| exit.in_pool(train.headers.destination)) {
-            return self.return_to_ingress(now, train, out);
+            let is_error = train.headers.icmp == Some(IcmpKind::Error);
+            return match from {
+                // Nobody outside has an address of the overlay.
+                Some(Owner::Peer(_)) => Err(DropReason::SpoofedSource),
+                // Whoever says so gets an outside source too; but the router itself, which tells of
+                // what became of a packet, is the outside.
+                Some(Owner::Local) if !is_error => self.leave_here(now, train, out),
+                Some(Owner::Local) | None => self.return_to_ingress(now, train, out),
+            };
         }
-        if self.prefixes.owner(train.headers.source) != Some(Owner::Local) {
+        if from != Some(Owner::Local) {
             return Err(DropReason::ForeignSource);
         }
         rewrite::clamp_mss(train.frame, &train.headers, &train.vnet, self.mtu);
@@ -111,7 +123,7 @@ impl Node {
             return Ok(TunVerdict::WriteBack(train.vnet));
         };
         let headers = Headers::parse(train.frame)?;
-        let train = Train { headers, ..train };
+        let train = Train { headers, came_in_by: Some(inbound.realm), ..train };
         rewrite::clamp_mss(train.frame, &train.headers, &train.vnet, self.mtu);
         // On the account of our host: senders outside are as many as they like.
         let flow = self.flow_of(now, &train, inbound.destination.into());
@@ -168,7 +180,7 @@ impl Node {
         };
         let Some(egress) = egress else {
             let error = icmp::Error::NetUnreachable;
-            self.answer_host(train.frame, &train.headers, error, out);
+            self.answer_host(now, None, train.frame, &train.headers, error, out);
             return Err(DropReason::NoRoute);
         };
         if let Some(entry) = flow.id.and_then(|id| self.flows.get_mut(id)) {
@@ -220,9 +232,10 @@ impl Node {
         let route = path.and_then(|path| self.route(peer, path, tos, label));
         let Some(route) = route else {
             let error = icmp::Error::HostUnreachable;
-            self.answer_host(train.frame, &train.headers, error, out);
+            self.answer_host(now, train.came_in_by, train.frame, &train.headers, error, out);
             return Err(DropReason::NoPath);
         };
+        let route = route.of_mapping(train.came_in_by);
         self.encapsulate(now, &route, train.frame, &train.headers, &train.vnet, out)?;
         Ok(TunVerdict::Consumed)
     }

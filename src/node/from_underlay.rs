@@ -83,14 +83,17 @@ impl Node {
         out: &mut Output,
     ) -> Result<(), DropReason> {
         let datagram = &mut rx.slots[arrival.slot].buffer[range.clone()];
-        let opened = self.tunnels.open(now, datagram)?;
-        let peer = opened.peer;
-        // A member that relays could strip its header, or claim another source.
-        if opened.path.is_relayed() != arrival.relay.is_some()
-            || arrival.relay.is_some_and(|(_, source)| source != peer)
+        // Whoever sees a relayed datagram could strip its header, and a relay could claim another
+        // source. Judged before it is opened, because opening marks it as seen.
+        let header = wire::DataHeader::parse(datagram)?;
+        let owner = || self.tunnels.peer_of(header.receiver_index);
+        if header.path.is_relayed() != arrival.relay.is_some()
+            || arrival.relay.is_some_and(|(_, source)| owner().is_some_and(|peer| peer != source))
         {
             return Err(DropReason::RelaySpoofed);
         }
+        let opened = self.tunnels.open(now, datagram)?;
+        let peer = opened.peer;
         self.heard(now, peer, opened.path, arrival, range.len());
         let plaintext = range.start + opened.plaintext.start..range.start + opened.plaintext.end;
         let payload =

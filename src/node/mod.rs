@@ -18,6 +18,7 @@ mod control;
 mod deliver;
 mod encapsulate;
 mod exit;
+mod exit_fragments;
 mod from_tun;
 mod from_underlay;
 mod on_timeout;
@@ -51,6 +52,7 @@ use crate::time::{Instant, WallClock};
 use crate::tunnel::{Identity, Tunnels};
 use encapsulate::{Label, Route};
 use exit::Exit;
+use exit_fragments::ExitFragments;
 use peer::Peer;
 use prefixes::{Owner, PrefixTable};
 use reassembly::Reassembly;
@@ -98,6 +100,7 @@ pub struct Node {
     control_budget_bps: u64,
     relay_bucket: RelayBucket,
     coalescer: Coalescer,
+    exit_fragments: ExitFragments,
     reassembly: Reassembly,
     counters: Counters,
     events: VecDeque<Event>,
@@ -208,6 +211,7 @@ impl Node {
             internet_via: config.internet_via,
             control_budget_bps: config.control_budget_bps,
             coalescer: Coalescer::new(Offload { tcp: true, udp: true }),
+            exit_fragments: ExitFragments::new(),
             reassembly: Reassembly::new(),
             counters: Counters::default(),
             events: VecDeque::with_capacity(EVENTS_MAX),

@@ -174,11 +174,16 @@ impl Node {
         }
         let target = Target { uplink: link.local, destination, tos: 0 };
         let total = wire::RELAY_OVERHEAD + message.len();
-        let Some(datagram) = out.tx.push(target, total) else { return };
+        let Some(datagram) = out.tx.push(target, total) else {
+            self.counters.drop(crate::telemetry::DropReason::BatchFull);
+            return;
+        };
         datagram[wire::RELAY_OVERHEAD..].copy_from_slice(message);
         let path = Path::Direct(link).into();
         if let Err(reason) = self.tunnels.seal_relay(now, relay, path, &repr, datagram) {
             self.counters.drop(reason);
+            out.tx.take_back(target);
+            return;
         }
         self.counters.underlay_tx.add(1, total as u64);
     }
@@ -195,6 +200,8 @@ impl Node {
         if let Some(place) = out.tx.push(target, datagram.len()) {
             place.copy_from_slice(datagram);
             self.counters.underlay_tx.add(1, datagram.len() as u64);
+        } else {
+            self.counters.drop(crate::telemetry::DropReason::BatchFull);
         }
     }
 

@@ -310,14 +310,14 @@ impl Node {
         self.entries_scratch = entries;
     }
 
+    /// Takes in what a peer advertises; the answer to it.
     pub(super) fn on_advertisement(
         &mut self,
         now: Instant,
         peer: PeerIndex,
         head: &wire::Advertisement,
         entries: Entries<'_>,
-        out: &mut Output,
-    ) {
+    ) -> Control<'static> {
         let part = Advertisement {
             epoch: head.epoch,
             seq: head.seq,
@@ -328,13 +328,7 @@ impl Node {
         };
         let applied = self.router.apply(now, peer, &part, entries.iter().map(report_of));
         let (epoch, seq) = applied.known;
-        let ack = Control::AdvertisementAck(AdvertisementAck { epoch, seq, part: head.part });
-        let mut body = [0; 64];
-        let mut writer = ControlWriter::new(&mut body);
-        if writer.push(&ack) {
-            let len = writer.len();
-            self.send_body(now, peer, &body[..len], out);
-        }
+        Control::AdvertisementAck(AdvertisementAck { epoch, seq, part: head.part })
     }
 
     pub(super) fn on_advertisement_ack(
@@ -351,8 +345,8 @@ impl Node {
         let stats = self.tunnels.receive_stats(peer, wire_path);
         let Some(state) = self.peers[peer.usize()].state_mut(path) else { return Loss::NONE };
         let before = std::mem::replace(&mut state.received, stats);
-        let expected = stats.expected.saturating_sub(before.expected);
-        let received = stats.received.saturating_sub(before.received);
+        let expected = stats.expected.wrapping_sub(before.expected);
+        let received = stats.received.wrapping_sub(before.received);
         if expected == 0 {
             return Loss::NONE;
         }

@@ -9,6 +9,8 @@ use crate::wire::Split;
 
 /// Packets under assembly, all peers together. The oldest gives way: its other part is late.
 const SLOTS: usize = 32;
+/// Of these, places that one peer may have while they are live; then its own oldest gives way.
+const SHARE: usize = 16;
 /// Longest inner packet that may arrive in parts.
 const PACKET_MAX: usize = 2_048;
 /// How long the parts may lie apart.
@@ -74,7 +76,11 @@ impl Reassembly {
         let live = |slot: &Slot| slot.owner.is_some() && now - slot.since < LIFETIME;
         let found = self.slots.iter().position(|slot| slot.owner == Some(owner) && live(slot));
         let index = found.unwrap_or_else(|| {
-            let oldest = (0..SLOTS).min_by_key(|&i| (live(&self.slots[i]), self.slots[i].since));
+            let own = |slot: &Slot| slot.owner.is_some_and(|(owner, _)| owner == peer);
+            let has = self.slots.iter().filter(|slot| own(slot) && live(slot)).count();
+            let may = |i: &usize| has < SHARE || own(&self.slots[*i]);
+            let oldest =
+                (0..SLOTS).filter(may).min_by_key(|&i| (live(&self.slots[i]), self.slots[i].since));
             oldest.unwrap_or(0)
         });
         let slot = &mut self.slots[index];
@@ -117,6 +123,17 @@ mod tests {
         assert!(!table.push(NOW, PeerIndex(2), part(1, 1), b"def", &mut packet));
         let late = NOW + LIFETIME;
         assert!(!table.push(late, PEER, part(1, 1), b"def", &mut packet));
+    }
+
+    #[test]
+    fn one_peers_flood_leaves_room_for_others() {
+        let (mut table, mut packet) = (Reassembly::new(), Vec::new());
+        assert!(!table.push(NOW, PeerIndex(2), part(1, 0), b"abc", &mut packet));
+        for id in 0..1_000 {
+            assert!(!table.push(NOW, PEER, part(id, 0), b"flood", &mut packet));
+        }
+        assert!(table.push(NOW, PeerIndex(2), part(1, 1), b"def", &mut packet));
+        assert_eq!(packet, b"abcdef");
     }
 
     #[test]
