@@ -32,13 +32,13 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Outcome {
     let config = config::load(&arguments.config)?;
     tell(&format!(
-        "{}: valid: node {} (id {}) with {} uplink(s), {} peer(s) and {} class(es)",
+        "{}: valid: node {} (id {}) with {}, {} and {}",
         arguments.config.display(),
         config.node.name,
         config.node.id,
-        config.uplinks.len(),
-        config.peers.len(),
-        config.classes.len()
+        many(config.uplinks.len(), "uplink", "uplinks"),
+        many(config.peers.len(), "peer", "peers"),
+        many(config.classes.len(), "class", "classes"),
     ));
     if arguments.json {
         let text = serde_json::to_string_pretty(&config).context("no JSON form")?;
@@ -48,4 +48,9 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         return output::write(&serde_yaml::to_string(&config).context("no YAML form")?);
     }
     Ok(())
+}
+
+/// A number with its noun.
+fn many(count: usize, one: &str, more: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { more })
 }

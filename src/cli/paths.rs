@@ -81,7 +81,7 @@ fn candidates_of(status: &Status) -> String {
 
 /// A line for each way to a peer.
 pub(super) fn candidates(metric: &str, candidates: &[CandidateStatus]) -> String {
-    let mut table = Table::new(&["VIA", "STATE", ">METRIC", "WHY NOT"]);
+    let mut table = Table::new(&["VIA", "STATE", ">METRIC", "STANDING"]);
     for candidate in candidates {
         table.row([
             via(candidate.via.as_deref()).to_owned(),
@@ -109,6 +109,6 @@ mod tests {
         let direct =
             CandidateStatus { state: LinkState::Up, metric: Some(3.0), ..Default::default() };
         let shown = candidates("latency", &[direct]);
-        assert_eq!(shown, "VIA     STATE  METRIC  WHY NOT\ndirect  up        3.0  in use\n");
+        assert_eq!(shown, "VIA     STATE  METRIC  STANDING\ndirect  up        3.0  in use\n");
     }
 }

@@ -82,14 +82,17 @@ fn links(status: &Status) -> Table {
     ]);
     for peer in &status.peers {
         for link in &peer.links {
+            // The last figures of a link that is down say nothing about it any more.
+            let live = link.state != LinkState::Down;
+            let known = |value: Option<f64>| value.filter(|_| live);
             table.row([
                 peer.name.clone(),
                 link.uplink.clone(),
                 link.endpoint.clone().unwrap_or_else(|| "-".into()),
                 link_state(link.state).to_owned(),
-                figure(link.rtt_ms, 1),
-                figure(link.jitter_ms, 1),
-                percent(link.loss),
+                figure(known(link.rtt_ms), 1),
+                figure(known(link.jitter_ms), 1),
+                percent(known(link.loss)),
                 link.mtu.map_or_else(|| "-".into(), |mtu| mtu.to_string()),
                 span(link.last_heard_ms.map(|ms| ms / 1_000.0)),
             ]);
@@ -132,6 +135,14 @@ pub(super) const fn link_state(state: LinkState) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_link_that_is_down_shows_no_stale_figures() {
+        let mut status = super::super::status::tests::example();
+        status.peers[0].links[0].state = LinkState::Down;
+        let shown = links(&status).render();
+        assert!(shown.contains("down        -          -     -  1500   0.1s\n"), "{shown}");
+    }
 
     #[test]
     fn each_link_has_a_line() {
