@@ -9,7 +9,7 @@
 use std::thread::sleep;
 
 use anyhow::{Result, ensure};
-use netns_tests::lab::{Lab, Scenario, Topology};
+use netns_tests::lab::{Lab, Scenario, Topology, wait_until};
 
 use crate::common::{
     MS, OUTAGE_LIMIT_MS, SECOND, expect_gap_below, sites, start, ticks_across, watch_plaintext,
@@ -119,9 +119,13 @@ fn bad_direct_path() -> Result<()> {
     for (site, peer) in [("mit", "utah"), ("utah", "mit")] {
         lab.gateway(site)?.wait_via(peer, Some("aros"), 40 * SECOND)?;
     }
-    let ping = lab.host("mit", 1)?.ping(lab.host("utah", 1)?.v4, 10, 50 * MS)?;
-    ensure!(ping.received >= 9 && ping.avg_ms < 120.0, "{ping:?}");
-    Ok(())
+    let (a, b) = (lab.host("mit", 1)?, lab.host("utah", 1)?);
+    wait_until("hosts see a good path", 10 * SECOND, || {
+        // The direct path loses a third of the round trips and takes 240 ms.
+        let ping = a.ping(b.v4, 20, 50 * MS)?;
+        ensure!(ping.received >= 19 && ping.avg_ms < 200.0, "{ping:?}");
+        Ok(())
+    })
 }
 
 /// The relay's kernel and uplink carry nothing that a host sent, in the clear.
