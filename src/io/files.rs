@@ -15,6 +15,10 @@ use crate::time::WallClock;
 /// How far ahead of use the timestamp on disk runs, so that it need not be written each time.
 const RESERVE: Duration = Duration::from_secs(600);
 
+/// How often a lock that is held is asked for, and the pause between.
+const LOCK_TRIES: u32 = 25;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
 /// The state directory of one gateway, locked.
 pub(crate) struct StateDir {
     dir: PathBuf,
@@ -36,14 +40,12 @@ impl StateDir {
             .mode(0o600)
             .open(&path)
             .with_context(|| format!("cannot open {}", path.display()))?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        match lock_patiently(file) {
             Ok(lock) => Ok(Self { dir: dir.to_owned(), node: node.to_owned(), _lock: lock }),
-            Err((_, Errno::EWOULDBLOCK)) => {
+            Err(Errno::EWOULDBLOCK) => {
                 bail!("another gateway named `{node}` is running: it holds {}", path.display())
             }
-            Err((_, error)) => {
-                Err(error).with_context(|| format!("cannot lock {}", path.display()))
-            }
+            Err(error) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
         }
     }
 
@@ -72,6 +74,19 @@ impl StateDir {
     fn timestamp_file(&self) -> PathBuf {
         self.dir.join(format!("{}.timestamp", self.node))
     }
+}
+
+/// Takes the lock. One that is held is asked for again a few times: a command that a killed
+/// predecessor was about to start may hold it for an instant longer.
+fn lock_patiently(mut file: File) -> Result<Flock<File>, Errno> {
+    for _ in 0..LOCK_TRIES {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Err((back, Errno::EWOULDBLOCK)) => file = back,
+            other => return other.map_err(|(_, error)| error),
+        }
+        std::thread::sleep(LOCK_PAUSE);
+    }
+    Err(Errno::EWOULDBLOCK)
 }
 
 /// Keeps the timestamp on disk ahead of those in use.
@@ -125,6 +140,18 @@ mod tests {
         assert!(StateDir::open(dir.path(), "utah").is_ok());
         drop(first);
         assert!(StateDir::open(dir.path(), "mit").is_ok());
+    }
+
+    #[test]
+    fn a_lock_that_a_dying_predecessor_still_holds_is_awaited() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = StateDir::open(dir.path(), "mit").unwrap();
+        let dying = std::thread::spawn(move || {
+            std::thread::sleep(LOCK_PAUSE * 3);
+            drop(first);
+        });
+        StateDir::open(dir.path(), "mit").unwrap();
+        dying.join().unwrap();
     }
 
     #[test]
