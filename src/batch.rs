@@ -39,14 +39,16 @@ pub struct Transmit {
     pub stride: usize,
     /// How many datagrams.
     pub segments: usize,
-    bytes: Vec<u8>,
+    /// All of it is there from the start; what lies beyond `len` is left from earlier turns.
+    buffer: Box<[u8]>,
+    len: usize,
     closed: bool,
 }
 
 impl Transmit {
     /// The datagrams.
     pub fn bytes(&self) -> &[u8] {
-        &self.bytes
+        &self.buffer[..self.len]
     }
 
     fn takes(&self, target: &Target, len: usize, limits: &TxLimits) -> bool {
@@ -54,7 +56,7 @@ impl Transmit {
             && self.target == *target
             && len <= self.stride
             && self.segments < limits.segments
-            && self.bytes.len() + len <= limits.bytes
+            && self.len + len <= limits.bytes
     }
 }
 
@@ -92,7 +94,8 @@ impl TxBatch {
                 target: idle,
                 stride: 0,
                 segments: 0,
-                bytes: Vec::with_capacity(BUFFER_LEN),
+                buffer: vec![0; BUFFER_LEN].into_boxed_slice(),
+                len: 0,
                 closed: true,
             })
             .collect();
@@ -115,19 +118,19 @@ impl TxBatch {
         self.used == 0
     }
 
-    /// Appends a datagram of `len` bytes for `target` and hands out its place. `None` when the
-    /// batch is full or `len` exceeds what a datagram can be.
+    /// Appends a datagram of `len` bytes for `target` and hands out its place, which holds anything
+    /// until it is written. `None` when the batch is full or `len` exceeds what a datagram can be.
     pub fn push(&mut self, target: Target, len: usize) -> Option<&mut [u8]> {
         if len == 0 || len > self.limits.bytes {
             return None;
         }
         let index = self.group_for(target, len)?;
         let group = &mut self.groups[index];
-        let start = group.bytes.len();
-        group.bytes.resize(start + len, 0);
+        let start = group.len;
+        group.len += len;
         group.segments += 1;
         group.closed = len < group.stride;
-        Some(&mut group.bytes[start..])
+        Some(&mut group.buffer[start..start + len])
     }
 
     /// Takes back the datagram that was pushed last for `target`.
@@ -137,7 +140,7 @@ impl TxBatch {
             return;
         };
         group.segments = group.segments.saturating_sub(1);
-        group.bytes.truncate(group.segments * group.stride);
+        group.len = group.segments * group.stride;
         group.closed = false;
         // One that was begun for this datagram is the last one.
         self.used -= usize::from(group.segments == 0);
@@ -155,7 +158,7 @@ impl TxBatch {
         group.target = target;
         group.stride = len;
         group.segments = 0;
-        group.bytes.clear();
+        group.len = 0;
         group.closed = false;
         self.used += 1;
         Some(self.used - 1)
