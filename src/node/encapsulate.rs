@@ -8,7 +8,7 @@ use crate::id::PeerIndex;
 use crate::nat::Realm;
 use crate::packet::{self, Headers, Segmenter, Vnet};
 use crate::path::{LinkId, Path, PathId};
-use crate::telemetry::DropReason;
+use crate::telemetry::{DropReason, Tally};
 use crate::time::Instant;
 use crate::tunnel::Tunnels;
 use crate::wire::{self, Flags, RelayRepr, Split};
@@ -178,6 +178,9 @@ impl Node {
             }
             Err(reason) => return Err(reason),
         };
+        if route.hop.is_none() {
+            return self.send_train(now, route, &segmenter, out);
+        }
         for index in 0..segmenter.count() {
             let len = segmenter.segment_len(index);
             let fill = |place: &mut [u8]| {
@@ -188,6 +191,44 @@ impl Node {
                 self.counters.drop_many(reason, (segmenter.count() - index) as u64);
                 break;
             }
+        }
+        Ok(())
+    }
+
+    /// Seals all packets of a train over a direct path, asking for the keys once.
+    fn send_train(
+        &mut self,
+        now: Instant,
+        route: &Route,
+        segmenter: &Segmenter<'_>,
+        out: &mut Output,
+    ) -> Result<(), DropReason> {
+        let mut sealer = self.tunnels.sealer(now, route.peer, route.path.into())?;
+        let mut sent = Tally::default();
+        let mut result = Ok(());
+        for index in 0..segmenter.count() {
+            let len = segmenter.segment_len(index);
+            let total = wire::DATA_OVERHEAD + len;
+            let Some(datagram) = out.tx.push(route.target, total) else {
+                result = Err(DropReason::BatchFull);
+                break;
+            };
+            let start = wire::DATA_HEADER_LEN;
+            segmenter.write(index, &mut datagram[start..start + len]);
+            if let Err(reason) = sealer.seal(Flags::NONE, datagram) {
+                // What is not sealed must not stay: the whole batch is sent.
+                datagram.fill(0);
+                out.tx.take_back(route.target);
+                result = Err(reason);
+                break;
+            }
+            sent.add(1, total as u64);
+        }
+        self.peers[route.peer.usize()].tx.add(sent.packets, sent.bytes);
+        self.counters.underlay_tx.add(sent.packets, sent.bytes);
+        if let Err(reason) = result {
+            // Those before are on their way.
+            self.counters.drop_many(reason, segmenter.count() as u64 - sent.packets);
         }
         Ok(())
     }
