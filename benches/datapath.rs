@@ -43,7 +43,7 @@ impl Pair {
         let Ok(nodes) = nodes.collect::<Vec<_>>().try_into() else { unreachable!("two sites") };
         let mut pair = Self { nodes, listen, now, rx: RxBatch::new(32), out: Output::new(64) };
         for _ in 0..5_000 {
-            pair.now = pair.now + Duration::from_millis(1);
+            pair.now += Duration::from_millis(1);
             for from in [0, 1] {
                 pair.nodes[from].handle_timeout(pair.now, wall(pair.now), &mut pair.out);
                 pair.carry(from);
@@ -78,7 +78,7 @@ impl Pair {
 
     /// Nanoseconds per packet of one turn, at the sender and at the receiver.
     fn turn(&mut self, frames: &mut [(Vec<u8>, Vnet)], packets: usize) -> [f64; 2] {
-        self.now = self.now + Duration::from_micros(50);
+        self.now += Duration::from_micros(50);
         let start = clock();
         for (frame, vnet) in &mut *frames {
             let verdict = self.nodes[0].handle_tun_frame(self.now, frame, *vnet, &mut self.out);
