@@ -81,6 +81,10 @@ impl TxBatch {
     pub const MAX_SEGMENTS: usize = 64;
     /// Largest UDP payload over IPv4.
     pub const MAX_BYTES: usize = 65_507;
+    /// Most bytes in one GSO send. With IPv6, UDP, Ethernet and two VLAN headers a train must stay
+    /// below 65536 bytes: what is longer Linux cuts in software, datagram by datagram, even where
+    /// the device would take it whole.
+    pub const MAX_TRAIN_BYTES: usize = 65_535 - 40 - 8 - 14 - 8;
 
     /// A batch of at most `groups` system calls.
     pub fn new(groups: usize) -> Self {
@@ -99,13 +103,13 @@ impl TxBatch {
                 closed: true,
             })
             .collect();
-        let limits = TxLimits { segments: Self::MAX_SEGMENTS, bytes: Self::MAX_BYTES };
+        let limits = TxLimits { segments: Self::MAX_SEGMENTS, bytes: Self::MAX_TRAIN_BYTES };
         Self { groups, used: 0, limits }
     }
 
     /// Every datagram in a group of its own, for kernels without UDP GSO.
     pub fn without_gso(groups: usize) -> Self {
-        Self { limits: TxLimits { segments: 1, bytes: Self::MAX_BYTES }, ..Self::new(groups) }
+        Self { limits: TxLimits { segments: 1, bytes: Self::MAX_TRAIN_BYTES }, ..Self::new(groups) }
     }
 
     /// True when at least `groups` more groups can be begun. The shell flushes when it is not.
@@ -121,7 +125,7 @@ impl TxBatch {
     /// Appends a datagram of `len` bytes for `target` and hands out its place, which holds anything
     /// until it is written. `None` when the batch is full or `len` exceeds what a datagram can be.
     pub fn push(&mut self, target: Target, len: usize) -> Option<&mut [u8]> {
-        if len == 0 || len > self.limits.bytes {
+        if len == 0 || len > Self::MAX_BYTES {
             return None;
         }
         let index = self.group_for(target, len)?;
@@ -397,6 +401,14 @@ mod tests {
         }
         tx.push(target(1), 1_472).unwrap();
         assert_eq!(tx.transmits()[0].segments, 44);
+        tx.clear();
+        for _ in 0..46 {
+            // All of them fit into one UDP payload, but not below 64 KiB with all headers.
+            tx.push(target(1), 1_424).unwrap();
+        }
+        assert_eq!(tx.transmits()[0].segments, 45);
+        tx.clear();
+        assert!(tx.push(target(2), TxBatch::MAX_BYTES).is_some());
         assert!(tx.push(target(2), 70_000).is_none());
     }
 

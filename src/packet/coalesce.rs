@@ -72,8 +72,9 @@ impl Coalescer {
     pub const MAX_FLOWS: usize = 64;
     /// Most packets in one super-packet: enough for 64 KiB of segments of 536 bytes.
     pub const MAX_PACKETS: usize = 128;
-    /// Longest super-packet.
-    pub const MAX_LEN: u32 = 65_535;
+    /// Longest super-packet. With an Ethernet and two VLAN headers it stays below 65536 bytes: what
+    /// is longer Linux cuts in software before the device that it is forwarded to.
+    pub const MAX_LEN: u32 = 65_535 - 14 - 8;
 
     /// Empty. Allocates all that it ever needs.
     pub fn new(offload: Offload) -> Self {
