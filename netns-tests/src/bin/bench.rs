@@ -156,7 +156,7 @@ fn progress(row: &Row) {
             "TCP {:.0} and {:.0} Mbit/s, {:.2} CPU s/GB, {:.1} kpps, {:.0} us",
             sample.tcp1.mbit,
             sample.tcp4.mbit,
-            sample.tcp1.cpu_per_gb.iter().sum::<f64>(),
+            sample.tcp1.cpu_per_gb.iter().sum::<f64>() + 0.0,
             sample.flood.delivered / 1e3,
             sample.rtt_idle.p50_us
         ),
