@@ -5,8 +5,8 @@
 //! and a disjoint other one. The [`Advertiser`] says what we advertise, to whom and when.
 //!
 //! A choice is made by separate mechanisms, each with a file or a name of its own: what a path
-//! [costs](cost), which candidates are usable at all, which of near-equal relays this node prefers,
-//! the margin and hold-down of [hysteresis](hysteresis), the back-off of paths that flap, and the
+//! costs, which candidates are usable at all, which of near-equal relays this node prefers,
+//! the margin and hold-down of hysteresis, the back-off of paths that flap, and the
 //! detour that is taken while the chosen path is merely suspect. [`Explanation`] shows them all.
 //!
 //! RON (Andersen et al., HotOS 2001 and SOSP 2001): one intermediate hop suffices, link state among
