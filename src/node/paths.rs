@@ -280,10 +280,16 @@ impl Node {
     pub(super) fn describe(&self, peer: PeerIndex, path: Path) -> String {
         match path {
             Path::Via(relay) => format!("via {}", self.peers[relay.usize()].name),
-            Path::Direct(link) => match self.peers[peer.usize()].address(link) {
-                Some(address) => format!("direct to {address}"),
-                None => "direct".to_owned(),
-            },
+            Path::Direct(link) => {
+                let far = self.peers[peer.usize()].address(link);
+                let to = far.map_or_else(String::new, |address| format!(" to {address}"));
+                match self.uplinks.get(link.local.usize()) {
+                    Some(uplink) if self.uplinks.len() > 1 => {
+                        format!("direct from {}{to}", uplink.listen)
+                    }
+                    _ => format!("direct{to}"),
+                }
+            }
         }
     }
 
