@@ -3,7 +3,7 @@
 # measures, and leaves nothing behind but target/bench/.
 #
 #   scripts/bench.sh                        throughput, cost and delay; about 12 minutes and the build
-#   scripts/bench.sh --quick                the same with fewer rounds; below 5 minutes
+#   scripts/bench.sh --quick                the same with fewer rounds; about 3 minutes and the build
 #   scripts/bench.sh throughput [OPTION..]  the same, with the options of the program `bench`
 #
 #   --write FILE    writes the table to FILE too, as in --write docs/benchmarks.md
