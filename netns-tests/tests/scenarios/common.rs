@@ -14,9 +14,6 @@ pub(crate) const SECOND: Duration = Duration::from_secs(1);
 /// The longest a silent black hole may interrupt hosts.
 pub(crate) const OUTAGE_LIMIT_MS: f64 = 3000.0;
 
-/// More than this is no short path on any machine, however busy it is.
-pub(crate) const SLOW_MS: f64 = 150.0;
-
 /// What hosts send and nobody may see on the underlay: web pages and ticks.
 pub(crate) const PLAINTEXT: &[&[u8]] = &[MARKER, b"labtick1"];
 

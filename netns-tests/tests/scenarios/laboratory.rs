@@ -56,7 +56,7 @@ fn delay() -> Result<()> {
     for address in [std::net::IpAddr::from(b.v4), b.v6.into()] {
         let ping = a.ping(address, 10, 50 * MS)?;
         ensure!(ping.received == 10, "{ping:?}");
-        ensure!((40.0..60.0).contains(&ping.min_ms), "{ping:?}");
+        ensure!(ping.min_ms >= 40.0 && ping.min_ms < 44.0, "{ping:?}");
     }
     // The second host stands behind the site's switch like the first.
     lab.host("mit", 2)?.expect_ping(b.v4)?;
@@ -104,7 +104,7 @@ fn events() -> Result<()> {
     let lab = Lab::start(topology)?;
     let (a, b) = (lab.host("mit", 1)?, lab.host("utah", 1)?);
     let before = a.ping(b.v4, 2, 20 * MS)?;
-    ensure!(before.min_ms < 10.0, "{before:?}");
+    ensure!(before.avg_ms < 10.0, "{before:?}");
     wait_until("the event", 5000 * MS, || {
         let after = a.ping(b.v4, 2, 20 * MS)?;
         ensure!((60.0..70.0).contains(&after.min_ms), "{after:?}");

@@ -13,9 +13,7 @@ use netns_tests::lab::capture::Recording;
 use netns_tests::lab::overlay_config::PORT;
 use netns_tests::lab::{Lab, Scenario, Site, Topology};
 
-use crate::common::{
-    OUTAGE_LIMIT_MS, SECOND, SLOW_MS, expect_gap_below, sites, start, ticks_across,
-};
+use crate::common::{OUTAGE_LIMIT_MS, SECOND, expect_gap_below, sites, start, ticks_across};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::new("uplinks::one_dies", one_dies),
@@ -41,7 +39,7 @@ fn one_dies() -> Result<()> {
     })?;
     expect_gap_below(OUTAGE_LIMIT_MS, &report)?;
     let ping = lab.host("mit", 1)?.expect_ping(lab.host("utah", 1)?.v4)?;
-    ensure!((30.0..SLOW_MS).contains(&ping.min_ms), "it goes by isp2: {ping:?}");
+    ensure!((30.0..45.0).contains(&ping.min_ms), "it goes by isp2: {ping:?}");
     // What leaves by isp2 has isp2's address.
     let recording = Recording::start(lab.netns("utah")?, "wan0", PORT)?;
     lab.host("mit", 1)?.expect_ping(lab.host("utah", 1)?.v4)?;
