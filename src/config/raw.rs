@@ -134,6 +134,7 @@ sections! {
         margin: f64,
         margin_latency: String,
         hold_down: String,
+        copies: String,
     }
 
     RawFlows {

@@ -259,6 +259,8 @@ pub struct RoutingSection {
     pub margin_latency: Duration,
     /// No change of mind for so long after a change, unless the path fails.
     pub hold_down: Duration,
+    /// What second copies for redundant classes may cost in all.
+    pub copies: Rate,
 }
 
 /// `flows`: bounds of the flow table.

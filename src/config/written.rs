@@ -186,6 +186,7 @@ struct Routing {
     margin: f64,
     margin_latency: String,
     hold_down: String,
+    copies: String,
 }
 
 #[derive(Serialize)]
@@ -240,6 +241,7 @@ impl<'c> Document<'c> {
                 margin: config.routing.margin,
                 margin_latency: format_duration(config.routing.margin_latency),
                 hold_down: format_duration(config.routing.hold_down),
+                copies: config.routing.copies.to_string(),
             },
             flows: Bounds { max: config.flows.max, max_per_host: config.flows.max_per_host },
             nat: nat(config),

@@ -17,7 +17,7 @@ pub struct Class {
     pub matches: Option<ClassMatch>,
     /// What its path is chosen by.
     pub metric: Metric,
-    /// Copies over disjoint paths, from 1 (no copy).
+    /// How often each packet is sent, over different paths: 1 or 2.
     pub redundancy: u8,
     /// The DSCP of the outer packets; none copies the inner one.
     pub set_dscp: Option<u8>,

@@ -63,6 +63,7 @@ fn status(node: &Node, now: Instant, scene: &Scene<'_>) -> Status {
             underlay_rx: counters.underlay_rx.into(),
             underlay_tx: counters.underlay_tx.into(),
             relayed: counters.relayed.into(),
+            copies: counters.copies.into(),
         },
         drops: counters.drops().map(|(r, count)| (r.name().to_owned(), count)).collect(),
     }

@@ -50,6 +50,7 @@ pub(super) fn convert(
         classes: classes(&config.classes),
         internet_via: internet_via(&config.internet),
         control_budget_bps: config.probing.budget.bits_per_second(),
+        copies_bps: config.routing.copies.bits_per_second(),
         flow_limits: flow::FlowLimits {
             max_flows: config.flows.max,
             max_per_host: config.flows.max_per_host,

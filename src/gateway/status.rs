@@ -274,6 +274,9 @@ pub struct TrafficStatus {
     /// Relayed for other nodes.
     #[serde(default)]
     pub relayed: TallyStatus,
+    /// Second copies of packets that went over two paths.
+    #[serde(default)]
+    pub copies: TallyStatus,
 }
 
 /// Packets and bytes of one peer in both directions.

@@ -104,6 +104,13 @@ impl MtuSearch {
         self.due = if self.searching() { now } else { now + CONFIRM };
     }
 
+    /// Traffic vanished that may have been too big: the proven size is confirmed now.
+    pub fn doubt(&mut self, now: Instant) {
+        if self.probe.is_none() && !self.searching() {
+            self.due = self.due.min(now);
+        }
+    }
+
     /// When [`Self::poll_probe`] has something to do.
     pub const fn poll_timeout(&self) -> Instant {
         self.due

@@ -79,9 +79,10 @@ struct Sent {
 /// the passing of time with [`Prober::handle_timeout`] at [`Prober::poll_timeout`]. Received
 /// datagrams are handled before deadlines.
 ///
-/// A miss makes the path `Suspect` and starts quick probes; [`ProberConfig::misses_to_down`] in a
-/// row, none answered since, make it `Down`. An answer clears suspicion at once, but an outage only
-/// ends after [`ProberConfig::answers_to_up`] answers in a row; a path that never was up needs one.
+/// A miss, or traffic that nobody reports ([`Prober::on_silence`]), makes the path `Suspect` and
+/// starts quick probes; [`ProberConfig::misses_to_down`] misses in a row, none answered since, make
+/// it `Down`. An answer clears suspicion at once, but an outage only ends after
+/// [`ProberConfig::answers_to_up`] answers in a row; a path that never was up needs one.
 #[derive(Clone, Debug)]
 pub struct Prober {
     config: ProberConfig,
@@ -95,7 +96,10 @@ pub struct Prober {
     next_probe: Instant,
     next_seq: u32,
     sent: [Sent; Self::SENT],
-    last_answered: Option<u32>,
+    /// When the newest was sent of all that is known to have gone there and been answered.
+    proven_at: Option<Instant>,
+    /// Traffic that was sent then had no report when it was due.
+    silent_since: Option<Instant>,
     misses: u32,
     answers: u32,
     last_heard: Option<Instant>,
@@ -121,7 +125,8 @@ impl Prober {
             next_probe: now,
             next_seq: 0,
             sent: [Sent::default(); Self::SENT],
-            last_answered: None,
+            proven_at: None,
+            silent_since: None,
             misses: 0,
             answers: 0,
             last_heard: None,
@@ -240,15 +245,46 @@ impl Prober {
         } else if self.state != Liveness::Down {
             self.estimator.on_late_answer();
         }
-        self.last_answered = Some(self.last_answered.map_or(seq, |last| last.max(seq)));
-        self.misses = self.count_misses();
+        self.prove(sent_at);
         ReplyOutcome { rtt: Some(rtt), change: self.judge_answer(now) }
+    }
+
+    /// A report of the other end covers traffic that was sent at `sent_at`: like the answer to a
+    /// probe sent then, but it does not end an outage. Returns the new state if it changed.
+    pub fn on_progress(&mut self, now: Instant, sent_at: Instant) -> Option<Liveness> {
+        self.last_heard = Some(now);
+        self.prove(sent_at);
+        if self.state == Liveness::Suspect { self.judge_answer(now) } else { None }
+    }
+
+    /// Traffic sent at `since` has no report although that is overdue. Returns the new state if it
+    /// changed.
+    pub fn on_silence(&mut self, now: Instant, since: Instant) -> Option<Liveness> {
+        if self.state != Liveness::Up {
+            return None;
+        }
+        self.silent_since = Some(since);
+        self.next_probe = self.next_probe.min(now);
+        self.enter(now, Liveness::Suspect)
+    }
+
+    fn prove(&mut self, sent_at: Instant) {
+        self.proven_at = Some(self.proven_at.map_or(sent_at, |proven| proven.max(sent_at)));
+        self.misses = self.count_misses();
+    }
+
+    /// When the newest was sent of all that is known to have gone there and been answered.
+    pub const fn proven_at(&self) -> Option<Instant> {
+        self.proven_at
     }
 
     fn judge_answer(&mut self, now: Instant) -> Option<Liveness> {
         let next = match self.state {
             Liveness::Up => return None,
-            Liveness::Suspect => (self.misses == 0).then_some(Liveness::Up)?,
+            Liveness::Suspect => {
+                let broken = self.silent_since.is_none_or(|since| self.proven_at >= Some(since));
+                (self.misses == 0 && broken).then_some(Liveness::Up)?
+            }
             Liveness::Down => {
                 let enough = if self.was_up { self.config.answers_to_up } else { 1 };
                 if self.answers < enough {
@@ -261,6 +297,7 @@ impl Prober {
         };
         self.was_up = true;
         self.misses = 0;
+        self.silent_since = None;
         let interval = self.jittered(self.interval);
         self.next_probe = self.last_probe.unwrap_or(now) + interval;
         self.enter(now, next)
@@ -268,8 +305,8 @@ impl Prober {
 
     /// Missed probes that no answer to a later one has made harmless.
     fn count_misses(&self) -> u32 {
-        let later = |seq: u32| self.last_answered.is_none_or(|last| seq > last);
-        let missed = |sent: &&Sent| sent.fate == Fate::Missed && later(sent.seq);
+        let later = |at: Instant| self.proven_at.is_none_or(|proven| at > proven);
+        let missed = |sent: &&Sent| sent.fate == Fate::Missed && later(sent.at);
         self.sent.iter().filter(missed).count() as u32
     }
 
@@ -314,6 +351,7 @@ impl Prober {
             Liveness::Suspect if self.misses >= self.config.misses_to_down => {
                 self.estimator.on_outage(self.misses);
                 self.flaps.record(now);
+                self.silent_since = None;
                 self.down_pause = self.config.down.0;
                 self.enter(now, Liveness::Down)
             }

@@ -38,6 +38,8 @@ pub struct NodeConfig {
     pub internet_via: Vec<ExitVia>,
     /// What probes, advertisements and rekeys may cost, in bits per second sent.
     pub control_budget_bps: u64,
+    /// What second copies for redundant classes may cost, in bits per second of inner packets.
+    pub copies_bps: u64,
     /// Bounds of the flow table.
     pub flow_limits: crate::flow::FlowLimits,
     /// Margins and hold-down of the path choice.

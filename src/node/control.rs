@@ -32,7 +32,8 @@ impl Node {
         let mut answers = self.answers(peer, ours, arrival, body.len());
         for message in ControlIter::new(body) {
             match message? {
-                Control::Padding(_) | Control::Report(_) => {}
+                Control::Padding(_) => {}
+                Control::Report(report) => self.on_report(now, peer, &report),
                 Control::Probe(probe) => {
                     let reply = self.probe_reply(now, peer, path, ours, arrival, probe);
                     let reply = Control::ProbeReply(reply);
@@ -145,7 +146,9 @@ impl Node {
         if let Some(state) = state {
             let sent_at = Instant::from_micros(reply.sent_us);
             let hold = Duration::from_micros(u64::from(reply.hold_us));
-            state.prober.on_reply(arrived, reply.seq, sent_at, hold);
+            if state.prober.on_reply(arrived, reply.seq, sent_at, hold).change.is_some() {
+                self.router_stale = true;
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use crate::path::{LinkId, Path, PathId};
 use crate::telemetry::{DropReason, Tally};
 use crate::time::Instant;
 use crate::tunnel::Tunnels;
-use crate::wire::{self, Flags, RelayRepr, Split};
+use crate::wire::{self, Flags, RelayRepr, Report, Split};
 
 /// IPv6 demands that every link carries this much (RFC 8200 section 5); so does the TUN, always.
 const INNER_MTU_MIN: usize = 1_280;
@@ -68,6 +68,11 @@ fn seal(
         tunnels.seal_relay(now, hop.relay, hop.path, &hop.repr, datagram)?;
     }
     Ok(())
+}
+
+/// The flags and body length of a packet that may carry a report.
+const fn with_report(len: usize, report: bool) -> (Flags, usize) {
+    if report { (Flags::REPORT, len + wire::control::REPORT_LEN) } else { (Flags::NONE, len) }
 }
 
 impl Node {
@@ -178,15 +183,22 @@ impl Node {
             }
             Err(reason) => return Err(reason),
         };
+        self.note_sent(now, route);
         if route.hop.is_none() {
-            return self.send_train(now, route, &segmenter, out);
+            return self.send_train(now, route, &segmenter, mtu, out);
         }
+        let last = segmenter.count() - 1;
         for index in 0..segmenter.count() {
             let len = segmenter.segment_len(index);
+            let report = if index == last { self.report_for(now, route, len, mtu) } else { None };
             let fill = |place: &mut [u8]| {
-                segmenter.write(index, place);
+                segmenter.write(index, &mut place[..len]);
+                if let Some(report) = &report {
+                    place[len..].copy_from_slice(&report.emit());
+                }
             };
-            if let Err(reason) = self.send(now, route, Flags::NONE, len, fill, out) {
+            let (flags, len) = with_report(len, report.is_some());
+            if let Err(reason) = self.send(now, route, flags, len, fill, out) {
                 // Those before are on their way.
                 self.counters.drop_many(reason, (segmenter.count() - index) as u64);
                 break;
@@ -201,21 +213,29 @@ impl Node {
         now: Instant,
         route: &Route,
         segmenter: &Segmenter<'_>,
+        mtu: usize,
         out: &mut Output,
     ) -> Result<(), DropReason> {
+        let last = segmenter.count() - 1;
+        let report = self.report_for(now, route, segmenter.segment_len(last), mtu);
         let mut sealer = self.tunnels.sealer(now, route.peer, route.path.into())?;
         let mut sent = Tally::default();
         let mut result = Ok(());
         for index in 0..segmenter.count() {
             let len = segmenter.segment_len(index);
-            let total = wire::DATA_OVERHEAD + len;
+            let report = report.as_ref().filter(|_| index == last);
+            let (flags, body) = with_report(len, report.is_some());
+            let total = wire::DATA_OVERHEAD + body;
             let Some(datagram) = out.tx.push(route.target, total) else {
                 result = Err(DropReason::BatchFull);
                 break;
             };
             let start = wire::DATA_HEADER_LEN;
             segmenter.write(index, &mut datagram[start..start + len]);
-            if let Err(reason) = sealer.seal(Flags::NONE, datagram) {
+            if let Some(report) = report {
+                datagram[start + len..start + body].copy_from_slice(&report.emit());
+            }
+            if let Err(reason) = sealer.seal(flags, datagram) {
                 // What is not sealed must not stay: the whole batch is sent.
                 datagram.fill(0);
                 out.tx.take_back(route.target);
@@ -231,6 +251,18 @@ impl Node {
             self.counters.drop_many(reason, segmenter.count() as u64 - sent.packets);
         }
         Ok(())
+    }
+
+    /// The report that rides on the last packet of a train, when it is due and finds room.
+    fn report_for(
+        &mut self,
+        now: Instant,
+        route: &Route,
+        len: usize,
+        mtu: usize,
+    ) -> Option<Report> {
+        let room = len + wire::control::REPORT_LEN <= mtu;
+        if room { self.riding_report(now, route.peer) } else { None }
     }
 
     /// The packets of a train that no cutting of TCP could make small enough, one by one. Those

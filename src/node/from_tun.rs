@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use super::copies::Outbound;
 use super::deliver::Admitted;
 use super::prefixes::Owner;
 use super::{ExitVia, Label, Node};
@@ -235,8 +236,22 @@ impl Node {
             self.answer_host(now, train.came_in_by, train.frame, &train.headers, error, out);
             return Err(DropReason::NoPath);
         };
+        let outbound = Outbound {
+            flow: flow.id,
+            class: flow.class,
+            metric: flow.metric,
+            packets: train.packets,
+            bytes: train.frame.len(),
+        };
+        let second = self.second_route(now, peer, route.path, tos, label, &outbound);
         let route = route.of_mapping(train.came_in_by);
-        self.encapsulate(now, &route, train.frame, &train.headers, &train.vnet, out)?;
+        let Train { frame, headers, vnet, .. } = train;
+        match second {
+            None => self.encapsulate(now, &route, frame, headers, vnet, out)?,
+            Some(second) => {
+                self.encapsulate_twice(now, &route, &second, frame, headers, vnet, out)?;
+            }
+        }
         Ok(TunVerdict::Consumed)
     }
 

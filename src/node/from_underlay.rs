@@ -99,12 +99,20 @@ impl Node {
         let payload =
             Payload::parse(opened.flags, &rx.slots[arrival.slot].buffer[plaintext.clone()])?;
         let body = plaintext.start + payload.body.start..plaintext.start + payload.body.end;
+        if let Some(report) = payload.report {
+            self.on_report(now, peer, &report);
+        }
         if opened.flags.has(Flags::CONTROL) {
             let bytes = &rx.slots[arrival.slot].buffer[body];
             return self.handle_control(now, peer, opened.path, arrival, bytes, out);
         }
         if opened.flags.has(Flags::BUNDLE) {
             return Err(DropReason::BadControl);
+        }
+        let entry = &mut self.peers[peer.usize()];
+        entry.arrivals.on_data(now, opened.path, range.len());
+        if payload.copy_id.is_some_and(|id| !entry.copies.admit(id)) {
+            return Err(DropReason::DuplicateCopy);
         }
         let ecn = Ecn::of_tos(arrival.tos);
         if let Some(split) = payload.split {

@@ -9,12 +9,15 @@
 //! - `deliver`: an opened packet is checked (cryptokey routing) and goes to the TUN, or out by our
 //!   exit (`exit`).
 //! - `relay`: a datagram for another node is sent on from where it lies.
+//! - `copies`: packets that go over two paths, and which of them came first.
+//! - `reports`: what arrived on which path, told to its sender, and what silence means.
 //! - `control`: probes, advertisements and challenges inside the tunnels.
 //! - `paths`: what is measured of the paths to the peers, and how it reaches the router.
 
 mod answer;
 mod config;
 mod control;
+mod copies;
 mod deliver;
 mod encapsulate;
 mod exit;
@@ -27,6 +30,7 @@ mod peer;
 mod prefixes;
 mod reassembly;
 mod relay;
+mod reports;
 mod snapshot;
 
 use std::cell::Cell;
@@ -50,6 +54,7 @@ use crate::routing::{Advertiser, AdvertiserConfig, RouteEvent, Router};
 use crate::telemetry::Counters;
 use crate::time::{Instant, WallClock};
 use crate::tunnel::{Identity, Tunnels};
+use copies::CopyBudget;
 use encapsulate::{Label, Route};
 use exit::Exit;
 use exit_fragments::ExitFragments;
@@ -99,6 +104,7 @@ pub struct Node {
     internet_via: Vec<ExitVia>,
     control_budget_bps: u64,
     relay_bucket: RelayBucket,
+    copy_budget: CopyBudget,
     coalescer: Coalescer,
     exit_fragments: ExitFragments,
     reassembly: Reassembly,
@@ -117,6 +123,8 @@ pub struct Node {
     relays_scratch: Vec<(PeerIndex, bool)>,
     entries_scratch: Vec<(NodeId, LinkReport)>,
     route_events: Vec<RouteEvent>,
+    /// A link's state changed since the router was told.
+    router_stale: bool,
 }
 
 /// Something that an operator may want to read in the log.
@@ -195,6 +203,7 @@ impl Node {
             prefixes: prefix_table(&config),
             flows: FlowTable::new(now, config.flow_limits, &mut rng),
             relay_bucket: RelayBucket::new(now, config.relay.rate_bps),
+            copy_budget: CopyBudget::new(now, config.copies_bps),
             name: config.name,
             id,
             public_key,
@@ -227,6 +236,7 @@ impl Node {
             relays_scratch: Vec::new(),
             entries_scratch: Vec::new(),
             route_events: Vec::new(),
+            router_stale: false,
         }
     }
 

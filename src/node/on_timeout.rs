@@ -34,6 +34,7 @@ impl Node {
         for index in 0..self.peers.len() {
             self.serve_peer(now, PeerIndex(index as u16), late, out);
         }
+        self.router_stale = false;
         self.update_routing(now);
         self.advertise(now, out);
         if now >= self.expiry_due {
@@ -72,11 +73,20 @@ impl Node {
         if let Some((at, why)) = self.advertiser.poll_timeout() {
             offer(at, why);
         }
+        if self.router_stale {
+            offer(Instant::ZERO, "a link changed");
+        }
         for peer in self.peers.iter().filter(|peer| peer.sealable) {
+            if let Some(at) = peer.arrivals.poll_timeout() {
+                offer(at, "report");
+            }
             for state in &peer.paths {
                 if state.routable {
                     let (at, why) = state.prober.poll_timeout();
                     offer(at, why);
+                    if let Some(at) = Self::silence_due(state) {
+                        offer(at, "overdue report");
+                    }
                 }
                 if state.routable && state.prober.state() != Liveness::Down {
                     offer(state.mtu.poll_timeout(), "path mtu");
@@ -229,6 +239,7 @@ impl Node {
             return;
         }
         self.forget_unwanted(now, peer);
+        self.report_alone(now, peer, out);
         for at in 0..self.peers[peer.usize()].paths.len() {
             self.serve_path(now, peer, at, late, out);
         }
@@ -251,6 +262,8 @@ impl Node {
         state.routable = route.is_some();
         if state.routable {
             state.prober.handle_timeout(now, late);
+            self.judge_silence(now, peer, at);
+            let state = &mut self.peers[peer.usize()].paths[at];
             probe = state.prober.poll_probe(now);
             if state.prober.state() != Liveness::Down {
                 let timeout = state.prober.estimator().timeout().unwrap_or(MTU_TIMEOUT);

@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use super::copies::CopyWindow;
 use super::peer::{LINKS_MAX, PathState, Peer, base_datagram, max_datagram};
 use super::{Event, Node, NodeConfig};
 use crate::batch::Output;
 use crate::id::{NodeId, PeerIndex, UplinkIndex};
-use crate::link::{Endpoint, Intervals, MtuSearch, ProbeBudget, Prober, ProberConfig};
+use crate::link::{
+    Arrivals, Endpoint, Intervals, MtuSearch, Outstanding, ProbeBudget, Prober, ProberConfig,
+};
 use crate::metric::{LinkReport, Liveness, Loss, Metric};
 use crate::path::{LinkId, Path, PathId};
 use crate::rng::Rng;
@@ -53,6 +56,9 @@ pub(super) fn peers(config: &NodeConfig, now: Instant, rng: &mut Rng) -> Vec<Pee
             rx: Default::default(),
             tx: Default::default(),
             next_split: 0,
+            next_copy: rng.next_u64() as u32,
+            copies: CopyWindow::new(),
+            arrivals: Arrivals::default(),
         }
     };
     config.peers.iter().enumerate().map(peer).collect()
@@ -85,6 +91,11 @@ fn path_state(
         routable: false,
         wanted_until: now + RELAYED_LINGER,
         received: Default::default(),
+        reported: None,
+        outstanding: Outstanding::new(),
+        excused_until: None,
+        copy_credit: 0,
+        used_at: None,
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::copies::CopyWindow;
 use crate::id::{NodeId, PeerIndex, PublicKey, UplinkIndex};
-use crate::link::{Endpoint, MtuSearch, Prober};
+use crate::link::{Arrivals, Endpoint, MtuSearch, Outstanding, Prober};
 use crate::path::{LinkId, Path};
 use crate::telemetry::Tally;
 use crate::time::Instant;
@@ -33,6 +34,16 @@ pub(crate) struct PathState {
     pub(crate) wanted_until: Instant,
     /// What had arrived when loss was last worked out.
     pub(crate) received: ReceiveStats,
+    /// What the peer reported last of our traffic: expected and received.
+    pub(crate) reported: Option<(u32, u32)>,
+    /// Traffic that no report covers yet.
+    pub(crate) outstanding: Outstanding,
+    /// Our own turn was late: silence is not judged before.
+    pub(crate) excused_until: Option<Instant>,
+    /// Bytes of copies that the present suspicion may still cost.
+    pub(crate) copy_credit: u32,
+    /// When data was last sent on it.
+    pub(crate) used_at: Option<Instant>,
 }
 
 /// One peer.
@@ -62,6 +73,12 @@ pub(crate) struct Peer {
     pub(crate) tx: Tally,
     /// Names packets that are split.
     pub(crate) next_split: u16,
+    /// Names packets that go twice.
+    pub(crate) next_copy: u32,
+    /// Which of them came from the peer.
+    pub(crate) copies: CopyWindow,
+    /// What came from the peer and was not reported yet.
+    pub(crate) arrivals: Arrivals,
 }
 
 impl Peer {

@@ -81,6 +81,7 @@ impl Mesh {
             classes: Classes::default(),
             internet_via: if self.exits { vec![ExitVia::Auto] } else { Vec::new() },
             control_budget_bps: 33_000,
+            copies_bps: 10_000_000,
             flow_limits: FlowLimits::default(),
             routing: RouterConfig::default(),
             epoch: 1,

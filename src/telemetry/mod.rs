@@ -38,6 +38,10 @@ pub struct Counters {
     pub underlay_tx: Tally,
     /// Relayed for others.
     pub relayed: Tally,
+    /// Second copies of inner packets that were sent over a second path.
+    pub copies: Tally,
+    /// Packets of redundant classes that went once, for want of budget.
+    pub copies_refused: u64,
     drops: [u64; DropReason::COUNT],
 }
 
@@ -49,6 +53,8 @@ impl Default for Counters {
             underlay_rx: Tally::default(),
             underlay_tx: Tally::default(),
             relayed: Tally::default(),
+            copies: Tally::default(),
+            copies_refused: 0,
             drops: [0; DropReason::COUNT],
         }
     }

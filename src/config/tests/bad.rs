@@ -657,7 +657,7 @@ const CLASSES_IN_ORDER: &[Case] = &[
     (
         "",
         "classes: [{name: a, redundancy: 4}]",
-        "27:33: classes[0].redundancy: 4 is out of bounds: use 1 to 3",
+        "27:33: classes[0].redundancy: 4 is out of bounds: use 1 to 2",
     ),
     (
         "",

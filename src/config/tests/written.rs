@@ -102,14 +102,14 @@ fn no_secret_is_printed() {
 fn unusual_values_come_back() {
     for extra in [
         "relay: {for: [], rate: 1.5mbit}\ninternet: {via: auto}",
-        "internet: {via: []}\nrouting: {margin: 0, margin_latency: 0.5ms, hold_down: 0s}",
+        "internet: {via: []}\nrouting: {margin: 0, margin_latency: 0.5ms, hold_down: 0s, copies: 64kbit}",
         "tunnel: {suites: chacha20-poly1305}\nlog: 'off,rongate::routing=debug'",
         "http: {listen: '[::1]:9477'}\nflows: {max: 9}\nnat: {max: 7, udp: 2.5m}",
         "classes:\n\
          - {name: no, match: {protocol: 1, dscp: cs0, source: '10.1.0.0/16'}, set_dscp: 63}\n\
          - {name: '1e5', match: {protocol: icmp}, set_dscp: default}\n\
          - {name: '0', match: {protocol: 132, source_ports: 53, destination_ports: [1-9, 10]}}\n\
-         - {name: 'null', metric: loss, redundancy: 3}",
+         - {name: 'null', metric: loss, redundancy: 2}",
     ] {
         round_trip(&format!("{BASE}{extra}\n"));
     }

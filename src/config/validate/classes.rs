@@ -13,8 +13,8 @@ use crate::metric::Metric;
 
 /// Each new flow is compared with all of them.
 const CLASSES_MAX: usize = 64;
-/// More copies than this only load the paths that others need.
-const REDUNDANCY_MAX: u64 = 3;
+/// A third copy would only load the paths that others need.
+const REDUNDANCY_MAX: u64 = 2;
 /// So many alternatives of one condition.
 const ALTERNATIVES_MAX: usize = 64;
 

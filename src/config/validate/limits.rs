@@ -13,6 +13,9 @@ use crate::config::types::{
 use crate::config::units::Rate;
 use crate::tunnel::Suite;
 
+/// What second copies may cost.
+const COPIES: RangeInclusive<Rate> = Rate::from_kbit(0)..=Rate::from_kbit(10_000_000);
+
 pub(super) struct Limits {
     pub(super) probing: ProbingSection,
     pub(super) routing: RoutingSection,
@@ -44,14 +47,21 @@ fn probing(file: &RawConfig, faults: &mut Faults) -> ProbingSection {
     let default = Rate::from_kbit(33);
     let (low, high) = (Rate::from_kbit(1), Rate::from_kbit(100_000));
     let written = file.probing.as_ref().and_then(|section| section.value.budget.as_ref());
-    let budget = written.and_then(|at| {
-        let rate: Rate = super::word(at, faults)?;
-        if !(low..=high).contains(&rate) {
-            faults.at(at, format!("`{rate}` is out of bounds: use {low} to {high}"));
-        }
-        Some(rate)
-    });
-    ProbingSection { budget: budget.unwrap_or(default) }
+    ProbingSection { budget: rate(written, low..=high, faults).unwrap_or(default) }
+}
+
+fn rate(
+    written: Option<&At<String>>,
+    bounds: RangeInclusive<Rate>,
+    faults: &mut Faults,
+) -> Option<Rate> {
+    let at = written?;
+    let rate: Rate = super::word(at, faults)?;
+    if !bounds.contains(&rate) {
+        let (low, high) = bounds.into_inner();
+        faults.at(at, format!("`{rate}` is out of bounds: use {low} to {high}"));
+    }
+    Some(rate)
 }
 
 fn routing(file: &RawConfig, faults: &mut Faults) -> RoutingSection {
@@ -70,6 +80,7 @@ fn routing(file: &RawConfig, faults: &mut Faults) -> RoutingSection {
         hold_down: hold_down
             .and_then(|at| duration(at, millis(0, 60_000), faults))
             .unwrap_or(Duration::from_secs(5)),
+        copies: rate(raw.copies.as_ref(), COPIES, faults).unwrap_or(Rate::from_kbit(10_000)),
     }
 }
 

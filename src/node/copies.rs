@@ -1,0 +1,253 @@
+//! Second copies of packets over a second path, and how the receiver tells them apart.
+//!
+//! A packet goes twice in three cases: its path is suspect, until that is decided; its flow begins
+//! after a silence, when nobody can know yet how its path is; its class demands it.
+
+use super::encapsulate::Route;
+use super::{Label, Node};
+use crate::batch::Output;
+use crate::flow::{ClassIndex, FlowId};
+use crate::id::PeerIndex;
+use crate::metric::Metric;
+use crate::packet::{Headers, Segmenter, Vnet};
+use crate::path::Path;
+use crate::telemetry::DropReason;
+use crate::time::Instant;
+use crate::wire::{COPY_ID_LEN, Flags};
+
+/// Bytes of copies for one suspicion; when they are spent, packets take the other path alone.
+pub(super) const COPIES_PER_SUSPICION: u32 = 256 * 1024;
+/// The first packets of a flow, and of one that was silent for a second, go twice.
+const FIRST_PACKETS: u64 = 3;
+
+/// The copy ids that came from one peer. Ids count up for each sender; of each pair the first one
+/// passes.
+#[derive(Clone, Debug)]
+pub(super) struct CopyWindow {
+    seen: Box<[u64; Self::WORDS]>,
+    /// The highest id, once there is one.
+    top: Option<u32>,
+}
+
+impl CopyWindow {
+    const WORDS: usize = 128;
+    const BITS: u32 = Self::WORDS as u32 * 64;
+    /// An id this far from the highest one is of another life of the sender.
+    const FAR: u32 = 1 << 20;
+
+    pub(super) fn new() -> Self {
+        Self { seen: Box::new([0; Self::WORDS]), top: None }
+    }
+
+    /// True for the first packet with this id. What is too old to tell counts as seen.
+    pub(super) fn admit(&mut self, id: u32) -> bool {
+        let ahead = self.top.map_or(Self::FAR, |top| id.wrapping_sub(top));
+        let behind = ahead.wrapping_neg();
+        if ahead.min(behind) >= Self::FAR {
+            self.seen.fill(0);
+            self.top = Some(id);
+        } else if ahead < Self::FAR && ahead > 0 {
+            for step in 1..=ahead.min(Self::BITS) {
+                self.unmark(id.wrapping_sub(ahead.min(Self::BITS)).wrapping_add(step));
+            }
+            self.top = Some(id);
+        } else if behind >= Self::BITS {
+            return false;
+        }
+        let word = &mut self.seen[(id / 64) as usize % Self::WORDS];
+        let bit = 1 << (id % 64);
+        let first = *word & bit == 0;
+        *word |= bit;
+        first
+    }
+
+    fn unmark(&mut self, id: u32) {
+        self.seen[(id / 64) as usize % Self::WORDS] &= !(1 << (id % 64));
+    }
+}
+
+/// What second copies for classes that demand them may cost.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CopyBudget {
+    bytes_per_second: u64,
+    credit: u64,
+    at: Instant,
+}
+
+impl CopyBudget {
+    pub(super) fn new(now: Instant, bits_per_second: u64) -> Self {
+        let bytes_per_second = bits_per_second / 8;
+        Self { bytes_per_second, credit: Self::burst(bytes_per_second), at: now }
+    }
+
+    /// What half a second earns, and at least a train.
+    fn burst(bytes_per_second: u64) -> u64 {
+        (bytes_per_second / 2).max(65_536)
+    }
+
+    pub(super) fn take(&mut self, now: Instant, bytes: u64) -> bool {
+        let micros = (now - self.at).as_micros() as u64;
+        let earned = self.bytes_per_second.saturating_mul(micros) / 1_000_000;
+        if earned > 0 {
+            let burst = Self::burst(self.bytes_per_second);
+            self.credit = self.credit.saturating_add(earned).min(burst);
+            self.at = now;
+        }
+        let enough = self.credit >= bytes;
+        if enough {
+            self.credit -= bytes;
+        }
+        enough
+    }
+}
+
+/// A train on its way to a peer, as far as copies are concerned.
+#[derive(Clone, Copy)]
+pub(super) struct Outbound {
+    pub(super) flow: Option<FlowId>,
+    pub(super) class: ClassIndex,
+    pub(super) metric: Metric,
+    pub(super) packets: u64,
+    pub(super) bytes: usize,
+}
+
+impl Node {
+    /// The second path for a train that goes by `path`, if it is to go twice.
+    pub(super) fn second_path(
+        &mut self,
+        now: Instant,
+        peer: PeerIndex,
+        path: Path,
+        train: &Outbound,
+    ) -> Option<Path> {
+        let other = self.router.alternate(peer, train.metric).filter(|other| *other != path)?;
+        let bytes = train.bytes as u64;
+        if self.router.suspected(peer, train.metric) == Some(other) {
+            let state = self.peers[peer.usize()].state_mut(other)?;
+            let left = u64::from(state.copy_credit).checked_sub(bytes)?;
+            state.copy_credit = left as u32;
+            return Some(other);
+        }
+        if self.classes.get(train.class).redundancy > 1 {
+            if self.copy_budget.take(now, bytes) {
+                return Some(other);
+            }
+            self.counters.copies_refused += train.packets;
+            return None;
+        }
+        let begun = train.flow.and_then(|id| self.flows.get(id)).map(|flow| u64::from(flow.burst));
+        begun.is_some_and(|begun| begun <= FIRST_PACKETS).then_some(other)
+    }
+
+    /// Cuts a train to what both paths pass and sends every packet over both.
+    #[expect(clippy::too_many_arguments, reason = "a train is a frame with what describes it")]
+    pub(super) fn encapsulate_twice(
+        &mut self,
+        now: Instant,
+        route: &Route,
+        second: &Route,
+        frame: &[u8],
+        headers: &Headers,
+        vnet: &Vnet,
+        out: &mut Output,
+    ) -> Result<(), DropReason> {
+        let mtu = self.inner_mtu(route.peer, route.path);
+        let mtu = mtu.min(self.inner_mtu(second.peer, second.path));
+        let Ok(segmenter) = Segmenter::new(frame, headers, *vnet, mtu) else {
+            // Too big for one of them: no copies of parts.
+            return self.encapsulate(now, route, frame, headers, vnet, out);
+        };
+        let count = segmenter.count();
+        let entry = &mut self.peers[route.peer.usize()];
+        let first_id = entry.next_copy;
+        entry.next_copy = first_id.wrapping_add(count as u32);
+        let mut sent = Ok(());
+        for (route, is_copy) in [(route, false), (second, true)] {
+            for index in 0..count {
+                let id = first_id.wrapping_add(index as u32);
+                let fill = |place: &mut [u8]| {
+                    let (head, body) = place.split_at_mut(COPY_ID_LEN);
+                    head.copy_from_slice(&id.to_be_bytes());
+                    segmenter.write(index, body);
+                };
+                let len = COPY_ID_LEN + segmenter.segment_len(index);
+                match self.send(now, route, Flags::COPY, len, fill, out) {
+                    Ok(()) if is_copy => self.counters.copies.add(1, len as u64),
+                    Ok(()) => {}
+                    Err(_) if is_copy => break,
+                    Err(reason) => {
+                        sent = Err(reason);
+                        break;
+                    }
+                }
+            }
+            self.note_sent(now, route);
+        }
+        sent
+    }
+
+    /// A second copy's route, on which nothing is known of the flow but its class.
+    pub(super) fn second_route(
+        &mut self,
+        now: Instant,
+        peer: PeerIndex,
+        path: Path,
+        tos: u8,
+        label: Label,
+        train: &Outbound,
+    ) -> Option<Route> {
+        let second = self.second_path(now, peer, path, train)?;
+        self.route(peer, second, tos, label)
+    }
+
+    /// Data left on a path: a report of it will be due.
+    pub(super) fn note_sent(&mut self, now: Instant, route: &Route) {
+        if let Some(state) = self.peers[route.peer.usize()].state_mut(route.path) {
+            state.outstanding.on_sent(now);
+            state.used_at = Some(now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn of_each_pair_the_first_passes_in_any_order() {
+        let mut window = CopyWindow::new();
+        for id in [u32::MAX - 1, 0, u32::MAX, 7, 3] {
+            assert!(window.admit(id), "{id}");
+            assert!(!window.admit(id), "{id}");
+        }
+        for id in 8..100_000 {
+            assert!(window.admit(id));
+        }
+        assert!(!window.admit(99_000) && !window.admit(50_000));
+        assert!(window.admit(100_500) && window.admit(100_300) && !window.admit(100_300));
+    }
+
+    #[test]
+    fn another_life_of_the_sender_begins_anew() {
+        let mut window = CopyWindow::new();
+        assert!(window.admit(5_000_000));
+        assert!(window.admit(3) && window.admit(4) && !window.admit(3));
+        assert!(!window.admit(4));
+    }
+
+    #[test]
+    fn copies_for_classes_keep_to_their_budget() {
+        let start = Instant::from_micros(1_000_000);
+        let mut budget = CopyBudget::new(start, 8_000_000);
+        let mut passed = 0;
+        for ms in 0..10_000 {
+            for _ in 0..4 {
+                if budget.take(start + Duration::from_millis(ms), 1_000) {
+                    passed += 1_000;
+                }
+            }
+        }
+        assert!((9_900_000..10_600_000).contains(&passed), "{passed}");
+    }
+}

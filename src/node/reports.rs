@@ -1,0 +1,106 @@
+//! What arrives of our traffic, as its receivers report it; and our reports to those who send.
+
+use super::Node;
+use super::copies::COPIES_PER_SUSPICION;
+use super::peer::PathState;
+use crate::batch::Output;
+use crate::id::PeerIndex;
+use crate::metric::Liveness;
+use crate::path::PathId;
+use crate::time::Instant;
+use crate::wire::{Control, ControlWriter, Report};
+
+/// A turn that comes this much after a report was due: what is due may be in our own queues still.
+const LATE: std::time::Duration = std::time::Duration::from_millis(20);
+
+impl Node {
+    /// The report that may ride on data to a peer now.
+    pub(super) fn riding_report(&mut self, now: Instant, peer: PeerIndex) -> Option<Report> {
+        let path = self.peers[peer.usize()].arrivals.riding(now)?;
+        Some(self.make_report(now, peer, path))
+    }
+
+    fn make_report(&mut self, now: Instant, peer: PeerIndex, path: PathId) -> Report {
+        let stats = self.tunnels.receive_stats(peer, path);
+        self.peers[peer.usize()].arrivals.on_reported(now, path);
+        let (expected, received) = (stats.expected as u32, stats.received as u32);
+        Report { path, jitter: 0, expected, received }
+    }
+
+    /// Sends the reports that found nothing to ride on.
+    pub(super) fn report_alone(&mut self, now: Instant, peer: PeerIndex, out: &mut Output) {
+        while let Some(path) = self.peers[peer.usize()].arrivals.alone(now) {
+            let report = Control::Report(self.make_report(now, peer, path));
+            let mut body = [0; 16];
+            let mut writer = ControlWriter::new(&mut body);
+            if writer.push(&report) {
+                let len = writer.len();
+                self.send_body(now, peer, &body[..len], out);
+            }
+        }
+    }
+
+    /// A peer says what arrived of our traffic on one of our paths to it.
+    pub(super) fn on_report(&mut self, now: Instant, peer: PeerIndex, report: &Report) {
+        let entry = &mut self.peers[peer.usize()];
+        let state = entry.paths.iter_mut().find(|state| PathId::from(state.path) == report.path);
+        let Some(state) = state else { return };
+        let counts = (report.expected, report.received);
+        let Some(before) = state.reported.replace(counts) else { return };
+        let expected = counts.0.wrapping_sub(before.0);
+        let received = counts.1.wrapping_sub(before.1);
+        if expected > u32::MAX / 2 || received > u32::MAX / 2 {
+            // An older report than the last one, unless the peer began anew.
+            if before.0.wrapping_sub(counts.0) < Self::REORDERED {
+                state.reported = Some(before);
+            }
+            return;
+        }
+        state.prober.on_traffic_report(now, received, expected.saturating_sub(received));
+        let Some(rtt) = state.prober.estimator().rtt().filter(|_| received > 0) else { return };
+        let covered = state.outstanding.on_growth(now, rtt);
+        if state.prober.on_progress(now, covered) == Some(Liveness::Up) {
+            state.outstanding.be_patient();
+            self.router_stale = true;
+        }
+    }
+
+    /// A report may come this many datagrams late.
+    const REORDERED: u32 = 65_536;
+
+    /// Judges the silence on one path. Only what is due since a turn that was in time counts.
+    pub(super) fn judge_silence(&mut self, now: Instant, peer: PeerIndex, at: usize) {
+        let state = &mut self.peers[peer.usize()].paths[at];
+        if let Some(proven) = state.prober.proven_at() {
+            state.outstanding.cover(proven);
+        }
+        if state.prober.state() != Liveness::Up {
+            return;
+        }
+        let rtt = state.prober.estimator().rtt();
+        let due = rtt.and_then(|rtt| state.outstanding.due(rtt)).filter(|due| *due <= now);
+        let (Some(due), Some(oldest)) = (due, state.outstanding.oldest()) else {
+            state.excused_until = None;
+            return;
+        };
+        if now - due > LATE {
+            let until = *state.excused_until.get_or_insert(now + LATE);
+            if now < until {
+                return;
+            }
+        }
+        state.excused_until = None;
+        state.prober.on_silence(now, oldest);
+        state.copy_credit = COPIES_PER_SUSPICION;
+        state.mtu.doubt(now);
+    }
+
+    /// When [`Self::judge_silence`] has something to judge.
+    pub(super) fn silence_due(state: &PathState) -> Option<Instant> {
+        if state.prober.state() != Liveness::Up {
+            return None;
+        }
+        let due = state.outstanding.due(state.prober.estimator().rtt()?)?;
+        Some(state.excused_until.map_or(due, |until| due.max(until)))
+    }
+}
