@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::kernel::{HostFacts, uplink_address};
 use crate::config::{self, Config, Endpoint, InternetVia, Listen};
 use crate::flow;
-use crate::nat::{NatLimits, NatTimers};
+use crate::nat::{NatConfig, NatLimits, NatTimers};
 use crate::node::{EgressConfig, ExitVia, NodeConfig, PeerConfig, RelayConfig, UplinkConfig};
 use crate::routing::RouterConfig;
 use crate::time::WallClock;
@@ -125,20 +125,27 @@ fn egress(config: &Config, facts: &HostFacts) -> Option<EgressConfig> {
     denied.sort_unstable();
     denied.dedup();
     Some(EgressConfig {
-        pool: section.pool.clone(),
-        ports: section.ports.clone(),
-        limits: NatLimits::of_mappings(config.nat.max, config.nat.max_per_host),
-        timers: NatTimers {
-            udp: config.nat.udp,
-            icmp: config.nat.icmp,
-            tcp_established: config.nat.tcp_established,
-            tcp_transitory: config.nat.tcp_transitory,
-            ..NatTimers::default()
-        },
+        nat: nat(config, section),
         allowed: Some(section.allowed.clone()),
         denied,
         permitted: section.allow.clone(),
     })
+}
+
+fn nat(config: &Config, egress: &config::EgressSection) -> NatConfig {
+    let section = &config.nat;
+    NatConfig {
+        limits: NatLimits::of_mappings(section.max, section.max_per_host),
+        timers: NatTimers {
+            udp: section.udp,
+            icmp: section.icmp,
+            tcp_established: section.tcp_established,
+            tcp_opening: section.tcp_transitory,
+            tcp_closing: section.tcp_transitory,
+            ..NatTimers::default()
+        },
+        ..NatConfig::new(egress.pool.iter().copied().map(IpNet::V4).collect(), egress.ports.clone())
+    }
 }
 
 fn classes(configured: &[config::Class]) -> flow::Classes {

@@ -2,24 +2,17 @@
 //! itself was, so that the host recognises it. They make nothing, keep nothing alive and end
 //! nothing.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
-
+use super::end::{End, narrow};
 use super::mapping::{InsideEnd, Mapping};
-use super::translate::v4;
+use super::translate::ends;
 use super::{Nat, Realm, Transport};
 use crate::packet::{Headers, IcmpKind, Vnet, checksum, rewrite};
 use crate::telemetry::DropReason;
 
-const UNREACHABLE: u8 = 3;
-const TIME_EXCEEDED: u8 = 11;
-const PARAMETER_PROBLEM: u8 = 12;
-
-/// An error with what it quotes, both found in order.
-struct Quote {
-    headers: Headers,
-    source: Ipv4Addr,
-    destination: Ipv4Addr,
-}
+/// Destination unreachable, time exceeded and parameter problem (RFC 792).
+const CARRIED: [u8; 3] = [3, 11, 12];
+/// Destination unreachable, packet too big, time exceeded and parameter problem (RFC 4443).
+const CARRIED_V6: [u8; 4] = [1, 2, 3, 4];
 
 impl Nat {
     /// An error that an inside host sends about a packet it got through a mapping.
@@ -32,21 +25,19 @@ impl Nat {
     ) -> Result<(), DropReason> {
         let quote = checked_quote(frame, headers)?;
         // It goes to whom the packet came from.
-        if v4(headers.destination)? != quote.source {
+        if headers.destination != quote.source {
             return Err(DropReason::UnrelatedIcmpError);
         }
-        let transport = Transport::of(&quote.headers, IcmpKind::EchoReply);
-        let inside = transport.zip(quote.headers.ports).map(|(transport, ports)| InsideEnd {
-            transport,
-            realm,
-            address: quote.destination,
-            port: ports.dst,
+        let (remote, inside) = ends(&quote);
+        let transport = carried(&quote, IcmpKind::Reply);
+        let mapping = transport.and_then(|transport| {
+            let inside = InsideEnd::new(transport, realm, inside, &remote);
+            self.table.get(self.table.for_inside(&inside, remote)?)
         });
-        let mapping = inside.and_then(|inside| self.table.by_inside(&inside));
-        let mapping = mapping.and_then(|id| self.table.get(id));
-        let outside = mapping.ok_or(DropReason::UnrelatedIcmpError)?.outside;
-        let address = IpAddr::from(*outside.ip());
-        rewrite::set_quoted_destination(frame, headers, address, Some(outside.port()))?;
+        let outside = self.table.outside(mapping.ok_or(DropReason::UnrelatedIcmpError)?);
+        let port = quote.ports.map(|_| outside.port);
+        let address = narrow(outside.address);
+        rewrite::set_quoted_destination(frame, headers, address, port)?;
         // Also when a router before the host sent it: it has no outside address of its own.
         rewrite::set_source(frame, headers, vnet, address, None)
     }
@@ -61,15 +52,16 @@ impl Nat {
         let quote = checked_quote(frame, headers)?;
         // By the addressee, not the quoted source: where a stateless rewrite stands between us and
         // the outside, the quote shows the address that the outside saw.
-        let outside = v4(headers.destination)?;
-        let transport = Transport::of(&quote.headers, IcmpKind::EchoRequest);
-        let mapping = transport.zip(quote.headers.ports).and_then(|(transport, ports)| {
-            let id = self.table.by_outside(transport, SocketAddrV4::new(outside, ports.src))?;
-            self.table.get(id).copied()
+        let (source, remote) = ends(&quote);
+        let outside = End::new(headers.destination, source.port);
+        let transport = carried(&quote, IcmpKind::Query);
+        let mapping = transport.and_then(|transport| {
+            self.table.get(self.table.by_outside(transport, outside, remote)?).copied()
         });
         let mapping = mapping.ok_or(DropReason::UnrelatedIcmpError)?;
-        let address = IpAddr::from(mapping.inside.address);
-        rewrite::set_quoted_source(frame, headers, address, Some(mapping.inside.port))?;
+        let address = narrow(mapping.inside.address);
+        let port = quote.ports.map(|_| mapping.inside.port);
+        rewrite::set_quoted_source(frame, headers, address, port)?;
         rewrite::set_destination(frame, headers, vnet, address, None)?;
         Ok(mapping)
     }
@@ -78,15 +70,19 @@ impl Nat {
 /// Refuses kinds that are not to be passed on (RFC 5508 REQ-10; redirects and source quench are
 /// not) and errors whose checksum is wrong (REQ-3). The quoted packet's own upper checksum is not
 /// looked at (REQ-3 c).
-fn checked_quote(frame: &[u8], headers: &Headers) -> Result<Quote, DropReason> {
-    let kind = frame.get(usize::from(headers.l4)).copied();
-    if !matches!(kind, Some(UNREACHABLE | TIME_EXCEEDED | PARAMETER_PROBLEM)) {
+fn checked_quote(frame: &[u8], headers: &Headers) -> Result<Headers, DropReason> {
+    let kind = frame.get(usize::from(headers.l4)).ok_or(DropReason::Malformed)?;
+    let kinds: &[u8] = if headers.is_ipv6() { &CARRIED_V6 } else { &CARRIED };
+    if !kinds.contains(kind) {
         return Err(DropReason::UnsupportedProtocol);
     }
     if !checksum::is_right(frame, headers) {
         return Err(DropReason::BadChecksum);
     }
-    let quoted = rewrite::quoted(frame, headers)?;
-    let (source, destination) = (v4(quoted.source)?, v4(quoted.destination)?);
-    Ok(Quote { headers: quoted, source, destination })
+    rewrite::quoted(frame, headers)
+}
+
+/// The transport of a quoted packet, unless it is a later fragment, which tells nothing.
+fn carried(quote: &Headers, query: IcmpKind) -> Option<Transport> {
+    Transport::of(quote, query).filter(|_| !quote.is_later_fragment())
 }

@@ -1,66 +1,96 @@
-//! Mappings, and the hosts that have them.
+//! Mappings: made, found, ended.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use super::pool::{AddressIndex, Place};
+use super::config::{Dependence, Reuse};
+use super::end::{End, halves, is_v4, narrow};
+use super::events::NatEvent;
+use super::pool::{AddressIndex, Place, Wish};
 use super::session::NONE;
 use super::table::Table;
 use super::{Realm, Transport};
 use crate::telemetry::DropReason;
 use crate::time::Instant;
 
+/// Ports that are looked at for one that can be shared.
+const SHARE_ATTEMPTS: usize = 16;
+
 /// Names a mapping as long as it lives; afterwards the id may name another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MappingId(pub u32);
 
-/// The inside end of a mapping: what it is found by.
+/// The inside end of a mapping, and what else its packets have in common: what it is found by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct InsideEnd {
     pub(super) transport: Transport,
     pub(super) realm: Realm,
-    pub(super) address: Ipv4Addr,
+    /// The family of the outside.
+    pub(super) outside_v4: bool,
+    pub(super) address: Ipv6Addr,
     pub(super) port: u16,
 }
 
 impl InsideEnd {
-    fn words(&self) -> [u64; 2] {
-        let who = u64::from(self.realm.0) << 32 | u64::from(self.address.to_bits());
-        [who, u64::from(self.port) << 8 | self.transport.index() as u64]
+    pub(super) fn new(transport: Transport, realm: Realm, inside: End, remote: &End) -> Self {
+        let outside_v4 = is_v4(remote.address);
+        Self { transport, realm, outside_v4, address: inside.address, port: inside.port }
     }
+
+    fn words(&self) -> [u64; 3] {
+        let [high, low] = halves(self.address);
+        let rest = u64::from(self.realm.0) << 33 | u64::from(self.outside_v4) << 32;
+        [high, low, rest | u64::from(self.port) << 16 | u64::from(self.transport.code())]
+    }
+}
+
+/// Where a mapping comes from, and with it what ends it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A packet from inside; silence ends it.
+    Dynamic,
+    /// A packet from inside when no port was free: its outside endpoint serves other hosts as well,
+    /// with other remote ends.
+    Shared,
+    /// The configuration; nothing ends it.
+    Static,
+    /// The inside host asked for it by name; the end of its lease ends it.
+    Leased,
 }
 
 /// An inside endpoint and its outside endpoint.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Mapping {
     pub(super) inside: InsideEnd,
-    pub(super) outside: SocketAddrV4,
+    /// The only remote end that it serves, or all; in one that is for an address the port is zero.
+    pub(super) remote: End,
+    pub(super) port: u16,
     pub(super) address: AddressIndex,
     pub(super) host: u32,
     pub(super) created: Instant,
-    /// Latest packet that keeps it alive (for TCP the sessions' instants count).
-    pub(super) active: Instant,
+    /// Its end, unless another packet comes (for TCP the sessions' ones count).
+    pub(super) deadline: Instant,
     /// First of its sessions.
     pub(super) sessions: u32,
     pub(super) session_count: u32,
-    /// Sessions that the inside takes part in.
+    /// TCP sessions that the inside takes part in.
     pub(super) confirmed: u32,
+    pub(super) kind: Kind,
 }
 
 impl Mapping {
-    fn place(&self) -> Place {
-        Place { address: self.address, transport: self.inside.transport, port: self.outside.port() }
+    pub(super) fn place(&self) -> Place {
+        Place { address: self.address, transport: self.inside.transport, port: self.port }
     }
-}
 
-/// An inside host: its outside address and its shares.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Host {
-    pub(super) realm: Realm,
-    pub(super) inside: Ipv4Addr,
-    pub(super) address: AddressIndex,
-    pub(super) mappings: u32,
-    pub(super) sessions: u32,
+    /// It ends by itself, without regard to sessions.
+    fn is_timed(&self) -> bool {
+        match self.kind {
+            Kind::Static => false,
+            Kind::Leased => true,
+            Kind::Dynamic | Kind::Shared => self.inside.transport != Transport::Tcp,
+        }
+    }
 }
 
 /// What can be told of a mapping.
@@ -73,12 +103,14 @@ pub struct MappingView {
     /// Whom the inside host is behind.
     pub realm: Realm,
     /// The inside endpoint.
-    pub inside: SocketAddrV4,
+    pub inside: SocketAddr,
     /// The outside endpoint.
-    pub outside: SocketAddrV4,
+    pub outside: SocketAddr,
+    /// Where it comes from.
+    pub kind: Kind,
     /// When it was made.
     pub created: Instant,
-    /// TCP sessions.
+    /// Sessions.
     pub sessions: u32,
 }
 
@@ -87,111 +119,205 @@ impl Table {
         self.mappings.get(id.0)
     }
 
-    /// The mapping of an inside endpoint.
-    pub(super) fn by_inside(&self, inside: &InsideEnd) -> Option<MappingId> {
+    pub(super) fn outside(&self, mapping: &Mapping) -> End {
+        End { address: self.pool.address(mapping.address), port: mapping.port }
+    }
+
+    /// The part of a remote end that mappings of a transport depend on.
+    pub(super) fn remote_key(&self, transport: Transport, remote: End) -> End {
+        depends(self.policy.of(transport).mapping, remote)
+    }
+
+    /// The mapping of an inside endpoint for exactly this remote key.
+    pub(super) fn by_inside(&self, inside: &InsideEnd, remote: End) -> Option<MappingId> {
         let mappings = &self.mappings;
-        let hash = self.seed.hash(inside.words());
         self.by_inside
-            .find(hash, |id| mappings.get(id).is_some_and(|m| m.inside == *inside))
+            .find(self.inside_hash(inside, remote), |id| {
+                mappings.get(id).is_some_and(|m| m.inside == *inside && m.remote == remote)
+            })
             .map(MappingId)
     }
 
-    /// The mapping of an outside endpoint.
+    /// The mapping that a packet from inside belongs to.
+    pub(super) fn for_inside(&self, inside: &InsideEnd, remote: End) -> Option<MappingId> {
+        let key = self.remote_key(inside.transport, remote);
+        if self.opened > 0
+            && !key.is_any()
+            && let Some(opened) = self.by_inside(inside, End::ANY)
+        {
+            return Some(opened);
+        }
+        if !self.may_share(inside.transport) || self.by_place.is_empty() {
+            return self.by_inside(inside, key);
+        }
+        // Where another host has this remote end at the same outside endpoint, this one cannot.
+        let own = |id: &MappingId| {
+            let taken = self.get(*id).map(|m| self.exceptional(m.place(), remote));
+            taken.flatten().is_none_or(|other| other == *id)
+        };
+        self.by_inside(inside, remote).or_else(|| self.by_inside(inside, key).filter(own))
+    }
+
+    /// The mapping that a packet from outside belongs to.
     pub(super) fn by_outside(
         &self,
         transport: Transport,
-        outside: SocketAddrV4,
+        outside: End,
+        remote: End,
     ) -> Option<MappingId> {
-        let address = self.pool.index_of(*outside.ip())?;
-        self.pool.mapping(Place { address, transport, port: outside.port() }).map(MappingId)
+        let address = self.pool.index_of(outside.address)?;
+        let place = Place { address, transport, port: outside.port };
+        if !self.by_place.is_empty() {
+            let exceptional = if !transport.has_ports() {
+                let of_remote = self.exceptional(place, End { port: 0, ..remote });
+                of_remote.or_else(|| self.exceptional(place, End::ANY))
+            } else if !self.pool.has_port(place.port) {
+                self.exceptional(place, End::ANY)
+            } else if self.may_share(transport) {
+                self.exceptional(place, remote)
+            } else {
+                None
+            };
+            if exceptional.is_some() {
+                return exceptional;
+            }
+        }
+        self.pool.mapping(place).map(MappingId)
     }
 
+    /// The mapping that has an outside endpoint for one remote end, or beyond the pool's ports.
+    pub(super) fn exceptional(&self, place: Place, remote: End) -> Option<MappingId> {
+        let mappings = &self.mappings;
+        let hash = self.seed.hash(place_words(place, remote));
+        let is = |id| mappings.get(id).is_some_and(|m| m.place() == place && m.remote == remote);
+        self.by_place.find(hash, is).map(MappingId)
+    }
+
+    pub(super) fn may_share(&self, transport: Transport) -> bool {
+        transport == Transport::Tcp && self.policy.reuse == Reuse::WhenFull
+    }
+
+    /// Makes the mapping for a packet from inside.
     pub(super) fn create(
         &mut self,
         now: Instant,
         inside: InsideEnd,
+        remote: End,
     ) -> Result<MappingId, DropReason> {
+        let key = self.remote_key(inside.transport, remote);
         if self.mappings.is_full() {
             return Err(DropReason::NatTableFull);
         }
-        let (host, address) = self.host(&inside)?;
-        let parity = (inside.transport == Transport::Udp).then_some(inside.port);
-        let port = self.pool.take(now, address, inside.transport, parity, &mut self.rng);
-        let Some(port) = port else {
-            self.leave(host);
-            return Err(DropReason::NatPortsExhausted);
-        };
+        let (host, address) = self.charge(now, &inside).inspect_err(|_| {
+            if let Some(host) = self.known_host(&inside) {
+                self.forget_idle(host);
+            }
+        })?;
+        let chosen = self.choose_end(now, &inside, address, key, remote);
+        let (port, key, kind) = chosen.inspect_err(|_| self.discharge(host, inside.transport))?;
+        let deadline = now + self.idle_time(inside.transport, remote.port);
         let mapping = Mapping {
             inside,
-            outside: SocketAddrV4::new(self.pool.address(address), port),
+            remote: key,
+            port,
             address,
             host,
             created: now,
-            active: now,
+            deadline,
             sessions: NONE,
             session_count: 0,
             confirmed: 0,
+            kind,
         };
+        self.enter(mapping)
+    }
+
+    /// An outside port for a new mapping, the remote end that it is for, and its kind.
+    fn choose_end(
+        &mut self,
+        now: Instant,
+        inside: &InsideEnd,
+        address: AddressIndex,
+        key: End,
+        remote: End,
+    ) -> Result<(u16, End, Kind), DropReason> {
+        let transport = inside.transport;
+        if !transport.has_ports() {
+            let place = Place { address, transport, port: 0 };
+            let taken = self.exceptional(place, key).is_some();
+            let free = !taken && self.exceptional(place, End::ANY).is_none();
+            return free.then_some((0, key, Kind::Dynamic)).ok_or(DropReason::NatAmbiguous);
+        }
+        // An endpoint with another remote end at its own mapping has a port of its own already.
+        let displaced = self.by_inside(inside, key).is_some();
+        if !displaced {
+            let parity =
+                self.policy.parity && matches!(transport, Transport::Udp | Transport::UdpLite);
+            let wish = Wish { port: inside.port, parity };
+            if let Some(port) = self.pool.take(now, address, transport, wish, &mut self.rng) {
+                return Ok((port, key, Kind::Dynamic));
+            }
+        }
+        let shared = self.may_share(transport).then(|| self.share(address, transport, remote));
+        let port = shared.flatten().ok_or(DropReason::NatPortsExhausted)?;
+        Ok((port, remote, Kind::Shared))
+    }
+
+    /// A port in use or at rest where nobody has this remote end.
+    fn share(&mut self, address: AddressIndex, transport: Transport, remote: End) -> Option<u16> {
+        (0..SHARE_ATTEMPTS).find_map(|_| {
+            let port = self.pool.any_port(&mut self.rng);
+            let place = Place { address, transport, port };
+            let owner = self.pool.mapping(place).map(MappingId);
+            let met = owner.is_some_and(|id| {
+                let of_one = self
+                    .get(id)
+                    .is_some_and(|owner| owner.kind != Kind::Dynamic || !owner.remote.is_any());
+                of_one || self.session(id, remote).is_some()
+            });
+            (!met && self.exceptional(place, remote).is_none()).then_some(port)
+        })
+    }
+
+    /// Puts a mapping into all tables. Its host is charged and its port taken already.
+    pub(super) fn enter(&mut self, mapping: Mapping) -> Result<MappingId, DropReason> {
         let id = self.mappings.insert(mapping).ok_or(DropReason::NatTableFull)?;
-        self.by_inside.insert(self.seed.hash(inside.words()), id);
-        self.pool.assign(mapping.place(), id);
-        if let Some(idle) = self.idle_time(inside.transport) {
-            self.mapping_timers.schedule(id, now + idle);
+        self.by_inside.insert(self.inside_hash(&mapping.inside, mapping.remote), id);
+        if self.is_exceptional(&mapping) {
+            self.by_place.insert(self.seed.hash(place_words(mapping.place(), mapping.remote)), id);
+        } else {
+            self.pool.assign(mapping.place(), id);
+        }
+        if mapping.is_timed() {
+            self.mapping_timers.schedule(id, mapping.deadline);
         }
         self.created += 1;
+        if self.events.wanted() {
+            self.events.push(NatEvent::Created(self.view(id, &mapping)));
+        }
         Ok(MappingId(id))
     }
 
-    /// How long a mapping lives by itself; a TCP one lives by its sessions.
-    pub(super) fn idle_time(&self, transport: Transport) -> Option<Duration> {
+    /// True for one that the pool's arrays cannot hold.
+    fn is_exceptional(&self, mapping: &Mapping) -> bool {
+        mapping.kind == Kind::Shared || !self.is_ordinary(mapping.place())
+    }
+
+    pub(super) fn is_ordinary(&self, place: Place) -> bool {
+        place.transport.has_ports() && self.pool.has_port(place.port)
+    }
+
+    /// How long a mapping lives by itself after a packet to or from a remote port.
+    pub(super) fn idle_time(&self, transport: Transport, remote_port: u16) -> Duration {
         match transport {
-            Transport::Tcp => None,
-            Transport::Udp => Some(self.timers.udp),
-            Transport::Icmp => Some(self.timers.icmp),
-        }
-    }
-
-    /// The account of the host, charged with one more mapping, and the host's outside address.
-    fn host(&mut self, inside: &InsideEnd) -> Result<(u32, AddressIndex), DropReason> {
-        let (realm, address) = (inside.realm, inside.address);
-        let hash = self.host_hash(realm, address);
-        let hosts = &self.hosts;
-        let known = self.by_host.find(hash, |id| {
-            hosts.get(id).is_some_and(|host| (host.realm, host.inside) == (realm, address))
-        });
-        let id = match known {
-            Some(id) => id,
-            None => {
-                let outside = self.pool.choose(inside.transport, &mut self.rng);
-                let outside = outside.ok_or(DropReason::NatPortsExhausted)?;
-                let host =
-                    Host { realm, inside: address, address: outside, mappings: 0, sessions: 0 };
-                let id = self.hosts.insert(host).ok_or(DropReason::NatTableFull)?;
-                self.by_host.insert(hash, id);
-                id
+            Transport::Tcp => self.timers.tcp_opening,
+            Transport::Udp | Transport::UdpLite => {
+                let special = self.timers.udp_ports.iter().find(|(port, _)| *port == remote_port);
+                special.map_or(self.timers.udp, |(_, time)| *time)
             }
-        };
-        let host = self.hosts.get_mut(id).ok_or(DropReason::NatTableFull)?;
-        if host.mappings >= self.limits.max_mappings_per_host.max(1) {
-            return Err(DropReason::NatPortsExhausted);
+            Transport::Icmp => self.timers.icmp,
+            Transport::Other(_) => self.timers.other,
         }
-        host.mappings += 1;
-        Ok((id, host.address))
-    }
-
-    /// Takes one mapping off the host's account.
-    fn leave(&mut self, id: u32) {
-        let Some(host) = self.hosts.get_mut(id) else { return };
-        host.mappings -= 1;
-        if host.mappings == 0 {
-            let hash = self.seed.hash(host_words(host.realm, host.inside));
-            self.by_host.remove(hash, id);
-            self.hosts.remove(id);
-        }
-    }
-
-    fn host_hash(&self, realm: Realm, address: Ipv4Addr) -> u64 {
-        self.seed.hash(host_words(realm, address))
     }
 
     /// Ends a mapping with all its sessions; its port rests from now on.
@@ -202,27 +328,74 @@ impl Table {
             session = dropped.next;
         }
         self.mappings.remove(id.0);
-        self.by_inside.remove(self.seed.hash(mapping.inside.words()), id.0);
+        self.by_inside.remove(self.inside_hash(&mapping.inside, mapping.remote), id.0);
         self.mapping_timers.cancel(id.0);
-        self.pool.release(now, mapping.place());
-        self.leave(mapping.host);
+        if self.is_exceptional(&mapping) {
+            let hash = self.seed.hash(place_words(mapping.place(), mapping.remote));
+            self.by_place.remove(hash, id.0);
+        } else {
+            self.pool.release(now, mapping.place());
+        }
+        self.discharge(mapping.host, mapping.inside.transport);
         self.expired += 1;
+        if self.events.wanted() {
+            self.events.push(NatEvent::Ended(self.view(id.0, &mapping)));
+        }
         true
     }
 
+    /// What is to be done when a mapping's own timer has fired.
+    pub(super) fn on_deadline(&mut self, now: Instant, id: u32) {
+        let Some(mapping) = self.mappings.get_mut(id) else { return };
+        if mapping.deadline > now {
+            self.mapping_timers.schedule(id, mapping.deadline);
+        } else if mapping.inside.transport == Transport::Tcp && mapping.confirmed > 0 {
+            // The lease is over, but not the connections.
+            mapping.kind = Kind::Dynamic;
+        } else {
+            self.remove(now, MappingId(id));
+        }
+    }
+
     pub(super) fn iter_from(&self, first: MappingId) -> impl Iterator<Item = MappingView> {
-        self.mappings.iter_from(first.0).map(|(id, mapping)| MappingView {
+        self.mappings.iter_from(first.0).map(|(id, mapping)| self.view(id, mapping))
+    }
+
+    fn view(&self, id: u32, mapping: &Mapping) -> MappingView {
+        MappingView {
             id: MappingId(id),
             transport: mapping.inside.transport,
             realm: mapping.inside.realm,
-            inside: SocketAddrV4::new(mapping.inside.address, mapping.inside.port),
-            outside: mapping.outside,
+            inside: SocketAddr::new(narrow(mapping.inside.address), mapping.inside.port),
+            outside: self.outside(mapping).socket(),
+            kind: mapping.kind,
             created: mapping.created,
             sessions: mapping.session_count,
-        })
+        }
+    }
+
+    fn inside_hash(&self, inside: &InsideEnd, remote: End) -> u64 {
+        let [a, b, c] = inside.words();
+        if remote.is_any() {
+            return self.seed.hash([a, b, c]);
+        }
+        let [d, e] = halves(remote.address);
+        self.seed.hash([a, b, c, d, e, u64::from(remote.port)])
     }
 }
 
-fn host_words(realm: Realm, address: Ipv4Addr) -> [u64; 1] {
-    [u64::from(realm.0) << 32 | u64::from(address.to_bits())]
+/// What is left of a remote end when only this much of it counts.
+pub(super) const fn depends(on: Dependence, remote: End) -> End {
+    match on {
+        Dependence::EndpointIndependent => End::ANY,
+        Dependence::Address => End { port: 0, ..remote },
+        Dependence::AddressAndPort => remote,
+    }
+}
+
+fn place_words(place: Place, remote: End) -> [u64; 4] {
+    let [high, low] = halves(remote.address);
+    let Place { address, transport, port } = place;
+    let place = u64::from(address.0) << 32 | u64::from(port) << 16 | u64::from(transport.code());
+    [place, high, low, u64::from(remote.port)]
 }

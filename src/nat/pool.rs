@@ -6,19 +6,24 @@
 //! its quarantine is over.
 
 use std::collections::VecDeque;
-use std::net::Ipv4Addr;
-use std::ops::RangeInclusive;
+use std::net::Ipv6Addr;
+use std::ops::{Range, RangeInclusive};
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::Transport;
+use super::end::wide;
 use crate::rng::Rng;
 use crate::time::Instant;
 
 /// No mapping has this port.
 const NOBODY: u32 = u32::MAX;
 const MAX_ADDRESSES: u32 = 1 << 16;
+/// Of one IPv6 network, so that a port space is not made for each host of its own.
+const MAX_ADDRESSES_V6: u128 = 256;
+/// Below are the well-known ports, a class of their own (RFC 4787 REQ-3 a).
+const CLASS_LIMIT: u16 = 1024;
 /// Addresses that are looked at for a new host when two random ones were full.
 const SEARCH_MAX: u32 = 256;
 /// Ports whose quarantine is ended for each new one that is asked for.
@@ -27,7 +32,7 @@ const WAKE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Position of an address in the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct AddressIndex(u16);
+pub(super) struct AddressIndex(pub(super) u16);
 
 /// A port with its address and transport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,9 +42,18 @@ pub(super) struct Place {
     pub(super) port: u16,
 }
 
+/// What a port should be like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Wish {
+    /// That of the inside port, whose class it gets.
+    pub(super) port: u16,
+    /// And its parity.
+    pub(super) parity: bool,
+}
+
 #[derive(Debug)]
 struct Prefix {
-    base: u32,
+    base: u128,
     size: u32,
     /// Position of its first address.
     first: u32,
@@ -66,18 +80,35 @@ impl PortSpace {
         }
     }
 
-    /// The first free position from `start` on, around the end, among those in `mask` of each word.
-    fn next_free(&self, start: u32, mask: u64) -> Option<u32> {
-        let words = self.taken.len();
-        let first = start as usize / 64;
-        for step in 0..=words {
-            let at = (first + step) % words;
-            let mut free = !self.taken[at] & mask;
-            if step == 0 {
-                free &= u64::MAX << (start % 64);
+    fn set(&mut self, position: u32) {
+        self.taken[position as usize / 64] |= 1 << (position % 64);
+        self.used += 1;
+    }
+
+    fn is_taken(&self, position: u32) -> bool {
+        self.taken[position as usize / 64] & 1 << (position % 64) != 0
+    }
+
+    /// The first free position from `start` on, around the end of `range`, among those in `mask` of
+    /// each word. `start` lies in the range.
+    fn next_free(&self, start: u32, range: &Range<u32>, mask: u64) -> Option<u32> {
+        self.first_free(start..range.end, mask)
+            .or_else(|| self.first_free(range.start..start, mask))
+    }
+
+    fn first_free(&self, range: Range<u32>, mask: u64) -> Option<u32> {
+        if range.is_empty() {
+            return None;
+        }
+        let (first, last) = (range.start as usize / 64, (range.end as usize - 1) / 64);
+        for at in first..=last {
+            let mut free = !self.taken.get(at)? & mask;
+            if at == first {
+                free &= u64::MAX << (range.start % 64);
             }
             if free != 0 {
-                return Some(at as u32 * 64 + free.trailing_zeros());
+                let position = at as u32 * 64 + free.trailing_zeros();
+                return (position < range.end).then_some(position);
             }
         }
         None
@@ -88,7 +119,9 @@ impl PortSpace {
 #[derive(Debug)]
 pub(super) struct Pool {
     prefixes: Vec<Prefix>,
+    /// All addresses; those of IPv4 come first.
     addresses: u32,
+    addresses_v4: u32,
     first_port: u16,
     ports: u32,
     spaces: Vec<Option<PortSpace>>,
@@ -100,23 +133,37 @@ pub(super) struct Pool {
 
 impl Pool {
     pub(super) fn new(
-        networks: &[Ipv4Net],
+        networks: &[IpNet],
         ports: &RangeInclusive<u16>,
         quarantine: Duration,
     ) -> Self {
+        let of_v4 = |net: &IpNet| if let IpNet::V4(net) = net { Some(*net) } else { None };
+        let of_v6 = |net: &IpNet| if let IpNet::V6(net) = net { Some(*net) } else { None };
+        let v4: Vec<Ipv4Net> = networks.iter().filter_map(of_v4).collect();
+        let v6: Vec<Ipv6Net> = networks.iter().filter_map(of_v6).collect();
         let mut prefixes = Vec::new();
         let mut addresses = 0;
-        for network in Ipv4Net::aggregate(&networks.to_vec()) {
-            let whole = 1u64 << (32 - network.prefix_len());
-            let size = whole.min(u64::from(MAX_ADDRESSES - addresses)) as u32;
-            prefixes.push(Prefix { base: network.network().to_bits(), size, first: addresses });
+        let mut add = |base: Ipv6Addr, size: u128| {
+            let size = size.min(u128::from(MAX_ADDRESSES - addresses)) as u32;
+            prefixes.push(Prefix { base: base.to_bits(), size, first: addresses });
             addresses += size;
+            addresses
+        };
+        let mut addresses_v4 = 0;
+        for net in Ipv4Net::aggregate(&v4) {
+            addresses_v4 = add(wide(net.network().into()), 1 << (32 - net.prefix_len()));
+        }
+        for net in Ipv6Net::aggregate(&v6) {
+            let bits = 128 - u32::from(net.prefix_len());
+            let size = 1_u128.checked_shl(bits).unwrap_or(u128::MAX);
+            add(net.network(), size.min(MAX_ADDRESSES_V6));
         }
         let ports_count = u32::from(*ports.end()).saturating_sub(u32::from(*ports.start())) + 1;
-        let spaces = (0..addresses as usize * Transport::COUNT).map(|_| None).collect();
+        let spaces = (0..addresses as usize * Transport::WITH_PORTS).map(|_| None).collect();
         Self {
             prefixes,
             addresses,
+            addresses_v4,
             first_port: *ports.start(),
             ports: if ports.is_empty() { 0 } else { ports_count },
             spaces,
@@ -128,7 +175,7 @@ impl Pool {
 
     /// Ports of all addresses and transports.
     pub(super) fn total(&self) -> u64 {
-        u64::from(self.addresses) * u64::from(self.ports) * Transport::COUNT as u64
+        u64::from(self.addresses) * u64::from(self.ports) * Transport::WITH_PORTS as u64
     }
 
     /// Ports that a mapping has or that rest.
@@ -136,75 +183,136 @@ impl Pool {
         self.used
     }
 
-    pub(super) fn index_of(&self, address: Ipv4Addr) -> Option<AddressIndex> {
+    pub(super) fn index_of(&self, address: Ipv6Addr) -> Option<AddressIndex> {
         let bits = address.to_bits();
         self.prefixes.iter().find_map(|prefix| {
             let offset = bits.wrapping_sub(prefix.base);
-            (offset < prefix.size).then(|| AddressIndex((prefix.first + offset) as u16))
+            let inside = offset < u128::from(prefix.size);
+            inside.then(|| AddressIndex((prefix.first + offset as u32) as u16))
         })
     }
 
-    pub(super) fn address(&self, index: AddressIndex) -> Ipv4Addr {
+    pub(super) fn address(&self, index: AddressIndex) -> Ipv6Addr {
         let index = u32::from(index.0);
         let prefix = self.prefixes.iter().rfind(|prefix| prefix.first <= index);
-        prefix.map_or(Ipv4Addr::UNSPECIFIED, |p| (p.base + (index - p.first)).into())
+        let bits = |p: &Prefix| Ipv6Addr::from_bits(p.base + u128::from(index - p.first));
+        prefix.map_or(Ipv6Addr::UNSPECIFIED, bits)
     }
 
-    /// An address for a host that has none: the emptier of two random ones.
-    pub(super) fn choose(&mut self, transport: Transport, rng: &mut Rng) -> Option<AddressIndex> {
+    /// The first address of a family.
+    pub(super) fn first_address(&self, v4: bool) -> Option<AddressIndex> {
+        let range = self.family(v4);
+        (!range.is_empty()).then_some(AddressIndex(range.start as u16))
+    }
+
+    fn family(&self, v4: bool) -> Range<u32> {
+        if v4 { 0..self.addresses_v4 } else { self.addresses_v4..self.addresses }
+    }
+
+    /// An address of a family for a host that has none: the emptier of two random ones. If all that
+    /// were looked at are full, one of them all the same with `or_full`.
+    pub(super) fn choose(
+        &mut self,
+        v4: bool,
+        transport: Transport,
+        or_full: bool,
+        rng: &mut Rng,
+    ) -> Option<AddressIndex> {
+        let family = self.family(v4);
+        let count = family.end - family.start;
         let mut best: Option<(u32, u32)> = None;
         for _ in 0..2 {
-            let candidate = rng.below(self.addresses);
-            let used = self.used_at(candidate, transport)?;
+            let candidate = rng.below(count);
+            let used = self.used_at(family.start + candidate, transport)?;
             if best.is_none_or(|(_, least)| used < least) {
                 best = Some((candidate, used));
             }
         }
         let (first, _) = best?;
-        (0..self.addresses.min(SEARCH_MAX))
-            .map(|step| (first + step) % self.addresses)
-            .find(|&at| self.used_at(at, transport).is_some_and(|used| used < self.ports))
-            .map(|at| AddressIndex(at as u16))
+        let with_room = (0..count.min(SEARCH_MAX))
+            .map(|step| family.start + (first + step) % count)
+            .find(|&at| self.used_at(at, transport).is_some_and(|used| used < self.ports));
+        let full = (or_full && count > 0).then_some(family.start + first);
+        with_room.or(full).map(|at| AddressIndex(at as u16))
     }
 
+    /// Ports taken at an address; of a protocol without ports none ever is.
     fn used_at(&self, address: u32, transport: Transport) -> Option<u32> {
-        let at = address as usize * Transport::COUNT + transport.index();
+        if address >= self.addresses {
+            return None;
+        }
+        let Some(kind) = transport.index() else { return (self.ports > 0).then_some(0) };
+        let at = address as usize * Transport::WITH_PORTS + kind;
         self.spaces.get(at).map(|space| space.as_ref().map_or(0, |space| space.used))
     }
 
-    /// Gives `mapping` a random free port of the address (RFC 6056 section 3.3.1), of the wanted
-    /// parity if one is left.
+    /// Takes a random free port of the address (RFC 6056 section 3.3.1), of the wished class, and of
+    /// the wished parity if one is left.
     pub(super) fn take(
         &mut self,
         now: Instant,
         address: AddressIndex,
         transport: Transport,
-        parity: Option<u16>,
+        wish: Wish,
         rng: &mut Rng,
     ) -> Option<u16> {
         self.wake(now, WAKE_BATCH);
         if self.used_at(u32::from(address.0), transport)? >= self.ports {
             self.wake(now, usize::MAX);
         }
+        let range = self.class_of(wish.port);
+        let start = range.start + rng.below(range.end - range.start);
         let (first_port, ports) = (self.first_port, self.ports);
-        let start = rng.below(ports);
-        let space = self.spaces.get_mut(space_at(address, transport))?;
+        let space = self.spaces.get_mut(space_at(address, transport)?)?;
         let space = space.get_or_insert_with(|| PortSpace::new(ports));
         if space.used >= ports {
             return None;
         }
         let even_positions = 0x5555_5555_5555_5555;
-        let wanted = match parity {
-            Some(parity) if parity & 1 == first_port & 1 => even_positions,
-            Some(_) => !even_positions,
-            None => u64::MAX,
+        let wanted = match wish.parity {
+            true if wish.port & 1 == first_port & 1 => even_positions,
+            true => !even_positions,
+            false => u64::MAX,
         };
-        let position =
-            space.next_free(start, wanted).or_else(|| space.next_free(start, u64::MAX))?;
-        space.taken[position as usize / 64] |= 1 << (position % 64);
-        space.used += 1;
+        let of_parity = space.next_free(start, &range, wanted);
+        let position = of_parity
+            .or_else(|| space.next_free(start, &range, u64::MAX))
+            // A host with a well-known port would rather have any than none.
+            .or_else(|| space.next_free(range.end, &(range.end..ports), u64::MAX))?;
+        space.set(position);
         self.used += 1;
         Some(first_port + position as u16)
+    }
+
+    /// The positions of the class of a port; all when there are none.
+    fn class_of(&self, port: u16) -> Range<u32> {
+        let limit = u32::from(CLASS_LIMIT.saturating_sub(self.first_port)).min(self.ports);
+        let class = if port < CLASS_LIMIT { 0..limit } else { limit..self.ports };
+        if class.is_empty() { 0..self.ports } else { class }
+    }
+
+    /// Takes one port for good, if it is free. A port outside the range is nobody's to take.
+    pub(super) fn reserve(&mut self, place: Place) -> bool {
+        let (position, ports) = (self.position(place.port), self.ports);
+        let space = space_at(place.address, place.transport).and_then(|at| self.spaces.get_mut(at));
+        let (Some(position), Some(space)) = (position, space) else { return false };
+        let space = space.get_or_insert_with(|| PortSpace::new(ports));
+        if space.is_taken(position) {
+            return false;
+        }
+        space.set(position);
+        self.used += 1;
+        true
+    }
+
+    /// A random port of the range, taken or not.
+    pub(super) fn any_port(&self, rng: &mut Rng) -> u16 {
+        self.first_port + rng.below(self.ports) as u16
+    }
+
+    /// Whether the port is one that hosts get.
+    pub(super) fn has_port(&self, port: u16) -> bool {
+        self.position(port).is_some()
     }
 
     /// Says which mapping a taken port belongs to.
@@ -217,7 +325,7 @@ impl Pool {
 
     /// The mapping that has this port.
     pub(super) fn mapping(&self, place: Place) -> Option<u32> {
-        let space = self.spaces.get(space_at(place.address, place.transport))?.as_ref()?;
+        let space = self.spaces.get(space_at(place.address, place.transport)?)?.as_ref()?;
         let mapping = *space.mappings.get(self.position(place.port)? as usize)?;
         (mapping != NOBODY).then_some(mapping)
     }
@@ -255,12 +363,12 @@ impl Pool {
     }
 
     fn space_mut(&mut self, place: Place) -> Option<&mut PortSpace> {
-        self.spaces.get_mut(space_at(place.address, place.transport))?.as_mut()
+        self.spaces.get_mut(space_at(place.address, place.transport)?)?.as_mut()
     }
 }
 
-fn space_at(address: AddressIndex, transport: Transport) -> usize {
-    usize::from(address.0) * Transport::COUNT + transport.index()
+fn space_at(address: AddressIndex, transport: Transport) -> Option<usize> {
+    Some(usize::from(address.0) * Transport::WITH_PORTS + transport.index()?)
 }
 
 #[cfg(test)]
@@ -269,6 +377,8 @@ mod tests {
 
     use super::*;
 
+    const ANY: Wish = Wish { port: 5_000, parity: false };
+    const EVEN: Wish = Wish { port: 5_000, parity: true };
     const QUARANTINE: Duration = Duration::from_secs(120);
 
     fn pool(networks: &[&str], ports: RangeInclusive<u16>) -> Pool {
@@ -276,16 +386,87 @@ mod tests {
         Pool::new(&networks, &ports, QUARANTINE)
     }
 
+    fn at(text: &str) -> Ipv6Addr {
+        wide(text.parse().unwrap())
+    }
+
+    #[test]
+    fn each_family_has_its_own_addresses() {
+        let mut pool = pool(&["2001:db8::/64", "192.0.2.1/32"], 1024..=1033);
+        let mut rng = Rng::new([1; 32]);
+        for (v4, count) in [(true, 1), (false, 256)] {
+            let chosen: BTreeSet<_> = (0..4_000)
+                .map(|_| pool.choose(v4, Transport::Udp, false, &mut rng).unwrap().0)
+                .collect();
+            assert_eq!(chosen.len(), count);
+            for index in chosen {
+                let address = pool.address(AddressIndex(index));
+                assert_eq!(address.to_ipv4_mapped().is_some(), v4);
+                assert_eq!(pool.index_of(address), Some(AddressIndex(index)));
+            }
+        }
+        assert_eq!(pool.index_of(at("2001:db8::100")), None, "the 257th");
+    }
+
+    #[test]
+    fn ports_keep_their_class() {
+        let mut pool = pool(&["192.0.2.1/32"], 1_000..=1_099);
+        let mut rng = Rng::new([1; 32]);
+        let address = pool.choose(true, Transport::Tcp, false, &mut rng).unwrap();
+        let mut take = |port| {
+            let wish = Wish { port, parity: false };
+            pool.take(Instant::ZERO, address, Transport::Tcp, wish, &mut rng)
+        };
+        for _ in 0..24 {
+            assert!(take(80).is_some_and(|port| port < 1024));
+        }
+        for _ in 0..76 {
+            assert!(take(5_000).is_some_and(|port| port >= 1024));
+        }
+        assert_eq!(take(5_000), None);
+    }
+
+    #[test]
+    fn only_well_known_inside_ports_change_their_class() {
+        let mut pool = pool(&["192.0.2.1/32"], 1_000..=1_099);
+        let mut rng = Rng::new([1; 32]);
+        let address = pool.choose(true, Transport::Tcp, false, &mut rng).unwrap();
+        let mut take = |port| {
+            let wish = Wish { port, parity: false };
+            pool.take(Instant::ZERO, address, Transport::Tcp, wish, &mut rng)
+        };
+        for _ in 0..76 {
+            assert!(take(5_000).is_some_and(|port| port >= 1024));
+        }
+        assert_eq!(take(5_000), None, "24 well-known ones are left");
+        for n in 0..24 {
+            assert!(take(80).is_some(), "{n}");
+        }
+        assert_eq!(take(80), None);
+    }
+
+    #[test]
+    fn a_reserved_port_is_given_to_nobody() {
+        let mut pool = pool(&["192.0.2.1/32"], 5000..=5001);
+        let mut rng = Rng::new([1; 32]);
+        let address = pool.choose(true, Transport::Tcp, false, &mut rng).unwrap();
+        let place = |port| Place { address, transport: Transport::Tcp, port };
+        assert!(pool.reserve(place(5000)));
+        assert!(!pool.reserve(place(5000)) && !pool.reserve(place(80)));
+        let port = pool.take(Instant::ZERO, address, Transport::Tcp, ANY, &mut rng);
+        assert_eq!(port, Some(5001));
+        assert!(!pool.reserve(place(5001)));
+    }
+
     #[test]
     fn addresses_of_scattered_and_overlapping_prefixes_are_numbered_once() {
         let pool = pool(&["198.51.100.8/30", "192.0.2.1/32", "198.51.100.9/32"], 1024..=1033);
-        assert_eq!(pool.total(), 5 * 10 * Transport::COUNT as u64);
+        assert_eq!(pool.total(), 5 * 10 * Transport::WITH_PORTS as u64);
         for text in ["192.0.2.1", "198.51.100.8", "198.51.100.11"] {
-            let address = text.parse().unwrap();
-            assert_eq!(pool.address(pool.index_of(address).unwrap()), address);
+            assert_eq!(pool.address(pool.index_of(at(text)).unwrap()), at(text));
         }
         for text in ["192.0.2.0", "192.0.2.2", "198.51.100.7", "198.51.100.12"] {
-            assert_eq!(pool.index_of(text.parse().unwrap()), None);
+            assert_eq!(pool.index_of(at(text)), None);
         }
     }
 
@@ -294,27 +475,26 @@ mod tests {
         // An odd first port and a range that is no multiple of a word.
         let mut pool = pool(&["192.0.2.1/32"], 1025..=1024 + 101);
         let mut rng = Rng::new([1; 32]);
-        let address = pool.choose(Transport::Udp, &mut rng).unwrap();
+        let address = pool.choose(true, Transport::Udp, false, &mut rng).unwrap();
         let mut seen = BTreeSet::new();
         for n in 0..101 {
-            let port =
-                pool.take(Instant::ZERO, address, Transport::Udp, Some(4), &mut rng).unwrap();
+            let port = pool.take(Instant::ZERO, address, Transport::Udp, EVEN, &mut rng).unwrap();
             assert!((1025..=1125).contains(&port));
             assert!(seen.insert(port));
             assert_eq!(port.is_multiple_of(2), n < 50, "50 even ports, then the odd ones");
         }
-        assert_eq!(pool.take(Instant::ZERO, address, Transport::Udp, None, &mut rng), None);
-        assert_eq!(pool.choose(Transport::Udp, &mut rng), None);
-        assert!(pool.take(Instant::ZERO, address, Transport::Tcp, None, &mut rng).is_some());
+        assert_eq!(pool.take(Instant::ZERO, address, Transport::Udp, ANY, &mut rng), None);
+        assert_eq!(pool.choose(true, Transport::Udp, false, &mut rng), None);
+        assert!(pool.take(Instant::ZERO, address, Transport::Tcp, ANY, &mut rng).is_some());
     }
 
     #[test]
     fn a_freed_port_rests() {
         let mut pool = pool(&["192.0.2.1/32"], 5000..=5000);
         let mut rng = Rng::new([1; 32]);
-        let address = pool.choose(Transport::Tcp, &mut rng).unwrap();
+        let address = pool.choose(true, Transport::Tcp, false, &mut rng).unwrap();
         let mut take =
-            |pool: &mut Pool, now| pool.take(now, address, Transport::Tcp, None, &mut rng);
+            |pool: &mut Pool, now| pool.take(now, address, Transport::Tcp, ANY, &mut rng);
         let place = Place { address, transport: Transport::Tcp, port: 5000 };
         assert_eq!(take(&mut pool, Instant::ZERO), Some(5000));
         pool.assign(place, 7);
@@ -330,7 +510,7 @@ mod tests {
     #[test]
     fn ports_outside_the_range_belong_to_nobody() {
         let pool = pool(&["192.0.2.1/32"], 5000..=5001);
-        let address = pool.index_of("192.0.2.1".parse().unwrap()).unwrap();
+        let address = pool.index_of(at("192.0.2.1")).unwrap();
         for port in [0, 4999, 5000, 5002, u16::MAX] {
             assert_eq!(pool.mapping(Place { address, transport: Transport::Icmp, port }), None);
         }
@@ -339,10 +519,10 @@ mod tests {
     #[test]
     fn an_empty_pool_or_range_gives_nothing() {
         let mut rng = Rng::new([1; 32]);
-        assert_eq!(pool(&[], 5000..=5001).choose(Transport::Tcp, &mut rng), None);
+        assert_eq!(pool(&[], 5000..=5001).choose(true, Transport::Tcp, false, &mut rng), None);
         #[expect(clippy::reversed_empty_ranges, reason = "it is the empty range that is tested")]
         let mut pool = pool(&["192.0.2.1/32"], 9..=8);
-        assert_eq!(pool.choose(Transport::Tcp, &mut rng), None);
+        assert_eq!(pool.choose(true, Transport::Tcp, false, &mut rng), None);
         assert_eq!(pool.total(), 0);
     }
 
@@ -350,9 +530,9 @@ mod tests {
     fn ports_are_spread_over_the_range() {
         let mut pool = pool(&["192.0.2.1/32"], 40_000..=59_999);
         let mut rng = Rng::new([9; 32]);
-        let address = pool.choose(Transport::Udp, &mut rng).unwrap();
+        let address = pool.choose(true, Transport::Udp, false, &mut rng).unwrap();
         let ports: Vec<_> = (0..400)
-            .filter_map(|_| pool.take(Instant::ZERO, address, Transport::Udp, None, &mut rng))
+            .filter_map(|_| pool.take(Instant::ZERO, address, Transport::Udp, ANY, &mut rng))
             .collect();
         for quarter in 0..4 {
             let range = 40_000 + quarter * 5_000..45_000 + quarter * 5_000;

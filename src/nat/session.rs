@@ -1,9 +1,10 @@
-//! TCP sessions.
+//! Sessions: TCP connections, and whom an inside host has sent to where filtering asks for that.
 
-use std::net::SocketAddrV4;
+use std::time::Duration;
 
 use super::NatTimers;
-use super::mapping::MappingId;
+use super::end::{End, halves};
+use super::mapping::{Kind, MappingId};
 use super::table::Table;
 use super::tcp::{Side, TcpState};
 use crate::telemetry::DropReason;
@@ -12,32 +13,70 @@ use crate::time::Instant;
 /// End of a list of sessions.
 pub(super) const NONE: u32 = u32::MAX;
 
-/// A TCP mapping with one remote endpoint.
+/// A mapping with one remote end.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Session {
     pub(super) mapping: u32,
-    pub(super) remote: SocketAddrV4,
-    pub(super) state: TcpState,
-    /// The inside has sent a SYN.
+    pub(super) remote: End,
+    pub(super) state: State,
+    /// It counts as one that the inside takes part in: of TCP, and the inside has sent a SYN.
     pub(super) confirmed: bool,
     pub(super) active: Instant,
     pub(super) previous: u32,
     pub(super) next: u32,
 }
 
+/// What a session is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// A TCP connection.
+    Tcp(TcpState),
+    /// The inside has sent to the remote end, or to any port of its address when the port is zero,
+    /// and lets it in for so many seconds after the last time.
+    Permit(u32),
+}
+
 impl Session {
     pub(super) fn deadline(&self, timers: &NatTimers) -> Instant {
-        let established = self.state.is_established();
-        self.active + if established { timers.tcp_established } else { timers.tcp_transitory }
+        self.active
+            + match self.state {
+                State::Tcp(state) if state.is_established() => timers.tcp_established,
+                State::Tcp(state) if state.is_opening() => timers.tcp_opening,
+                State::Tcp(_) => timers.tcp_closing,
+                State::Permit(seconds) => Duration::from_secs(seconds.into()),
+            }
     }
 }
 
 impl Table {
-    pub(super) fn session(&self, mapping: MappingId, remote: SocketAddrV4) -> Option<u32> {
+    pub(super) fn session(&self, mapping: MappingId, remote: End) -> Option<u32> {
         let sessions = &self.sessions;
         self.by_remote.find(self.seed.hash(session_words(mapping.0, remote)), |id| {
             sessions.get(id).is_some_and(|s| s.mapping == mapping.0 && s.remote == remote)
         })
+    }
+
+    /// The TCP session with a remote end.
+    pub(super) fn connection(&self, mapping: MappingId, remote: End) -> Option<u32> {
+        self.session(mapping, remote).filter(|&id| {
+            self.sessions.get(id).is_some_and(|session| matches!(session.state, State::Tcp(_)))
+        })
+    }
+
+    /// Lets a remote end, or all ports of its address, in for `idle` from now on.
+    pub(super) fn permit(
+        &mut self,
+        now: Instant,
+        id: MappingId,
+        remote: End,
+        idle: Duration,
+    ) -> Result<(), DropReason> {
+        let seconds = u32::try_from(idle.as_secs()).unwrap_or(u32::MAX);
+        if let Some(session) = self.session(id, remote).and_then(|at| self.sessions.get_mut(at)) {
+            session.active = now;
+            return Ok(());
+        }
+        self.open(now, id, remote, State::Permit(seconds), self.limits.max_sessions_per_host)
     }
 
     /// Makes a session, unless the host has `most` already.
@@ -45,17 +84,17 @@ impl Table {
         &mut self,
         now: Instant,
         id: MappingId,
-        remote: SocketAddrV4,
-        state: TcpState,
+        remote: End,
+        state: State,
         most: u32,
     ) -> Result<(), DropReason> {
         let mapping = self.mappings.get_mut(id.0).ok_or(DropReason::NatTableFull)?;
         let host = self.hosts.get_mut(mapping.host).ok_or(DropReason::NatTableFull)?;
         // A mapping that was made for this very packet is within the share in any case.
         if host.sessions >= most && mapping.session_count > 0 {
-            return Err(DropReason::NatTableFull);
+            return Err(DropReason::NatHostLimit);
         }
-        let confirmed = state == TcpState::OutInit;
+        let confirmed = state == State::Tcp(TcpState::OutInit);
         let session = Session {
             mapping: id.0,
             remote,
@@ -81,9 +120,10 @@ impl Table {
     /// Moves a session by a packet.
     pub(super) fn advance(&mut self, now: Instant, id: u32, side: Side, flags: u8) {
         let Some(session) = self.sessions.get_mut(id) else { return };
+        let State::Tcp(state) = session.state else { return };
         let before = session.deadline(&self.timers);
-        let (state, refreshed) = session.state.after(side, flags);
-        session.state = state;
+        let (state, refreshed) = state.after(side, flags);
+        session.state = State::Tcp(state);
         if refreshed {
             session.active = now;
         }
@@ -109,7 +149,8 @@ impl Table {
         }
         mapping.session_count -= 1;
         mapping.confirmed -= u32::from(session.confirmed);
-        if mapping.confirmed == 0 {
+        let lives_by_sessions = matches!(mapping.kind, Kind::Dynamic | Kind::Shared);
+        if session.confirmed && mapping.confirmed == 0 && lives_by_sessions {
             self.remove(now, MappingId(session.mapping));
         }
     }
@@ -133,7 +174,7 @@ impl Table {
     }
 }
 
-fn session_words(mapping: u32, remote: SocketAddrV4) -> [u64; 2] {
-    let remote_address = u64::from(remote.ip().to_bits());
-    [u64::from(mapping) << 32 | remote_address, u64::from(remote.port())]
+fn session_words(mapping: u32, remote: End) -> [u64; 3] {
+    let [high, low] = halves(remote.address);
+    [high, low, u64::from(mapping) << 16 | u64::from(remote.port)]
 }

@@ -1,11 +1,15 @@
 //! The tables of the NAT: what a packet means for them, and what time does to them. Knows no
 //! packets.
 
-use std::net::SocketAddrV4;
+use std::time::Duration;
 
-use super::mapping::{Host, InsideEnd, Mapping, MappingId};
+use super::config::{Dependence, NatPolicy};
+use super::end::End;
+use super::events::Events;
+use super::host::Host;
+use super::mapping::{InsideEnd, Kind, Mapping, MappingId, depends};
 use super::pool::Pool;
-use super::session::Session;
+use super::session::{Session, State};
 use super::tcp::{Side, TcpState};
 use super::{NatConfig, NatLimits, NatTimers, Transport};
 use crate::rng::Rng;
@@ -19,7 +23,7 @@ use crate::wheel::Wheel;
 pub struct NatCounts {
     /// Mappings that live.
     pub mappings: u64,
-    /// TCP sessions that live.
+    /// Sessions that live.
     pub sessions: u64,
     /// Outside ports that a mapping has or that rest after one, of all addresses and transports.
     pub ports_in_use: u64,
@@ -38,16 +42,22 @@ pub(super) struct Table {
     pub(super) pool: Pool,
     pub(super) limits: NatLimits,
     pub(super) timers: NatTimers,
+    pub(super) policy: NatPolicy,
     pub(super) seed: HashSeed,
     pub(super) rng: Rng,
     pub(super) mappings: Arena<Mapping>,
     pub(super) by_inside: HashIndex,
+    /// Those that the pool's arrays cannot hold.
+    pub(super) by_place: HashIndex,
     pub(super) mapping_timers: Wheel,
     pub(super) sessions: Arena<Session>,
     pub(super) by_remote: HashIndex,
     pub(super) session_timers: Wheel,
     pub(super) hosts: Arena<Host>,
     pub(super) by_host: HashIndex,
+    /// Mappings that were opened by name, at some time.
+    pub(super) opened: u64,
+    pub(super) events: Events,
     pub(super) created: u64,
     pub(super) expired: u64,
 }
@@ -59,11 +69,13 @@ impl Table {
         Self {
             pool: Pool::new(&config.pool, &config.ports, config.timers.quarantine),
             limits: config.limits,
-            timers: config.timers,
+            timers: config.timers.clone(),
+            policy: config.policy,
             seed: HashSeed::new(&mut rng),
             rng,
             mappings: Arena::new(mappings),
             by_inside: HashIndex::new(mappings),
+            by_place: HashIndex::new(mappings),
             mapping_timers: Wheel::new(now, mappings),
             sessions: Arena::new(sessions),
             by_remote: HashIndex::new(sessions),
@@ -71,6 +83,8 @@ impl Table {
             // Every host in it has a mapping.
             hosts: Arena::new(mappings),
             by_host: HashIndex::new(mappings),
+            opened: 0,
+            events: Events::new(config.policy.events),
             created: 0,
             expired: 0,
         }
@@ -81,64 +95,113 @@ impl Table {
         &mut self,
         now: Instant,
         inside: InsideEnd,
-        remote: SocketAddrV4,
+        remote: End,
         flags: u8,
     ) -> Result<MappingId, DropReason> {
-        let known = self.by_inside(&inside);
-        if inside.transport != Transport::Tcp {
-            let id = known.map_or_else(|| self.create(now, inside), Ok)?;
-            self.refresh(now, id);
+        let known = self.for_inside(&inside, remote);
+        let transport = inside.transport;
+        if transport != Transport::Tcp {
+            let id = known.map_or_else(|| self.create(now, inside, remote), Ok)?;
+            let idle = self.idle_time(transport, remote.port);
+            self.keep(now, id, idle);
+            self.note_remote(now, id, transport, remote, idle)?;
             return Ok(id);
         }
-        let session = known.and_then(|id| self.session(id, remote));
-        if let (Some(id), Some(session)) = (known, session) {
+        let session = known.and_then(|id| self.connection(id, remote));
+        let id = if let (Some(id), Some(session)) = (known, session) {
             self.advance(now, session, Side::Inside, flags);
-            return Ok(id);
-        }
-        match (TcpState::first(Side::Inside, flags), known) {
-            (Some(state), _) => {
-                // Checked first, so that no mapping is made that has no session.
-                if self.sessions.is_full() {
-                    return Err(DropReason::NatTableFull);
+            id
+        } else {
+            match (TcpState::first(Side::Inside, flags), known) {
+                (Some(state), _) => {
+                    // Checked first, so that no mapping is made that has no session.
+                    if self.sessions.is_full() {
+                        return Err(DropReason::NatTableFull);
+                    }
+                    let id = known.map_or_else(|| self.create(now, inside, remote), Ok)?;
+                    let most = self.limits.max_sessions_per_host;
+                    self.open(now, id, remote, State::Tcp(state), most)?;
+                    id
                 }
-                let id = known.map_or_else(|| self.create(now, inside), Ok)?;
-                self.open(now, id, remote, state, self.limits.max_sessions_per_host)?;
-                Ok(id)
+                // RFC 6146 section 3.5.2.2: with a mapping it passes, but makes no session.
+                (None, Some(id)) => id,
+                (None, None) => return Err(DropReason::NatNoSession),
             }
-            // RFC 6146 section 3.5.2.2: with a mapping it passes, but makes no session.
-            (None, Some(id)) => Ok(id),
-            (None, None) => Err(DropReason::NatNoSession),
-        }
+        };
+        self.note_remote(now, id, transport, remote, self.timers.tcp_established)?;
+        Ok(id)
     }
 
-    /// A packet from outside to a mapping's outside endpoint.
-    pub(super) fn inbound(
+    /// Remembers whom the inside has sent to, where the filter will ask. A TCP session does that by
+    /// itself for its own remote end.
+    fn note_remote(
         &mut self,
         now: Instant,
         id: MappingId,
-        remote: SocketAddrV4,
-        flags: u8,
+        transport: Transport,
+        remote: End,
+        idle: Duration,
     ) -> Result<(), DropReason> {
-        let Some(mapping) = self.mappings.get(id.0) else { return Err(DropReason::Unsolicited) };
-        match mapping.inside.transport {
-            Transport::Udp if self.timers.udp_inbound_refresh => self.refresh(now, id),
-            Transport::Udp | Transport::Icmp => {}
+        let filtering = self.policy.of(transport).filtering;
+        let by_session = transport == Transport::Tcp && filtering == Dependence::AddressAndPort;
+        // Such a mapping is for one address anyway.
+        let by_mapping = !transport.has_ports();
+        if filtering == Dependence::EndpointIndependent || by_session || by_mapping {
+            return Ok(());
+        }
+        self.permit(now, id, depends(filtering, remote), idle)
+    }
+
+    /// A packet from outside: the mapping it goes by, if the filter lets it in.
+    pub(super) fn inbound(
+        &mut self,
+        now: Instant,
+        transport: Transport,
+        outside: End,
+        remote: End,
+        flags: u8,
+    ) -> Result<MappingId, DropReason> {
+        let id = self.by_outside(transport, outside, remote).ok_or(DropReason::Unsolicited)?;
+        if !self.lets_in(id, remote) {
+            return Err(DropReason::NatFiltered);
+        }
+        match transport {
+            Transport::Udp | Transport::UdpLite if self.timers.udp_inbound_refresh => {
+                self.keep(now, id, self.idle_time(transport, remote.port));
+            }
+            Transport::Udp | Transport::UdpLite | Transport::Icmp | Transport::Other(_) => {}
             Transport::Tcp => {
-                if let Some(session) = self.session(id, remote) {
+                if let Some(session) = self.connection(id, remote) {
                     self.advance(now, session, Side::Outside, flags);
                 } else if let Some(state) = TcpState::first(Side::Outside, flags) {
                     // What strangers begin leaves room for what the host itself begins.
                     let most = self.limits.max_sessions_per_host / 2;
-                    self.open(now, id, remote, state, most)?;
+                    self.open(now, id, remote, State::Tcp(state), most)?;
                 }
             }
         }
-        Ok(())
+        Ok(id)
     }
 
-    fn refresh(&mut self, now: Instant, id: MappingId) {
+    /// The filter (RFC 4787 section 5). What was opened by name is open to all.
+    pub(super) fn lets_in(&self, id: MappingId, remote: End) -> bool {
+        let Some(mapping) = self.mappings.get(id.0) else { return false };
+        if matches!(mapping.kind, Kind::Static | Kind::Leased) {
+            return true;
+        }
+        let transport = mapping.inside.transport;
+        if mapping.kind == Kind::Shared || !transport.has_ports() {
+            // It was found by its remote end.
+            return true;
+        }
+        let filtering = self.policy.of(transport).filtering;
+        filtering == Dependence::EndpointIndependent
+            || self.session(id, depends(filtering, remote)).is_some()
+    }
+
+    fn keep(&mut self, now: Instant, id: MappingId, idle: Duration) {
         if let Some(mapping) = self.mappings.get_mut(id.0) {
-            mapping.active = now;
+            mapping.deadline = mapping.deadline.max(now + idle);
         }
     }
 
@@ -157,14 +220,7 @@ impl Table {
             }
         }
         while let Some(id) = self.mapping_timers.pop(now, &mut budget) {
-            let Some(mapping) = self.mappings.get(id) else { continue };
-            let Some(idle) = self.idle_time(mapping.inside.transport) else { continue };
-            let deadline = mapping.active + idle;
-            if deadline > now {
-                self.mapping_timers.schedule(id, deadline);
-            } else {
-                self.remove(now, MappingId(id));
-            }
+            self.on_deadline(now, id);
         }
         budget
     }

@@ -47,6 +47,11 @@ impl TcpState {
         matches!(self, Self::Established | Self::FinOut | Self::FinIn)
     }
 
+    /// True when the timer of connections under way applies.
+    pub(super) fn is_opening(self) -> bool {
+        matches!(self, Self::OutInit | Self::InInit)
+    }
+
     /// The state after a packet, and whether the timer starts anew.
     pub(super) fn after(self, side: Side, flags: u8) -> (Self, bool) {
         let inside = side == Side::Inside;

@@ -29,10 +29,8 @@ fn end(text: &str) -> SocketAddrV4 {
 
 fn config() -> NatConfig {
     NatConfig {
-        pool: vec!["198.51.100.4/30".parse().unwrap()],
-        ports: 40_000..=40_999,
         limits: NatLimits::of_mappings(500, 100),
-        timers: NatTimers::default(),
+        ..NatConfig::new(vec!["198.51.100.4/30".parse().unwrap()], 40_000..=40_999)
     }
 }
 
@@ -64,9 +62,15 @@ impl Lab {
         Ok((to, Headers::parse(packet).unwrap()))
     }
 
+    fn arrive(&mut self, packet: &mut [u8]) -> Result<Arrival, DropReason> {
+        let headers = Headers::parse(packet).unwrap();
+        self.nat.inbound(self.now, packet, &headers, &Vnet::default())
+    }
+
     fn receive(&mut self, packet: &mut [u8]) -> Result<(Inbound, Headers), DropReason> {
         let headers = Headers::parse(packet).unwrap();
-        let to = self.nat.inbound(self.now, packet, &headers, &Vnet::default())?;
+        let arrival = self.arrive(packet)?;
+        let Arrival::Inside(to) = arrival else { panic!("{arrival:?} instead of inside") };
         if headers.fragment.is_none() {
             assert_checksums(packet);
         }

@@ -1,12 +1,19 @@
 //! The NAT as the node sees it: frames in, frames out.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv6Addr};
 
+use ipnet::IpNet;
+
+use super::end::{End, narrow, wide};
+use super::events::NatEvent;
 use super::fragment::{FragmentKey, FragmentTable, Treatment};
+use super::host::HostView;
+use super::ident::Identifications;
+use super::knock::Knocks;
 use super::mapping::{InsideEnd, Mapping, MappingId, MappingView};
 use super::table::{NatCounts, Table};
 use super::{NatConfig, Realm, Transport};
-use crate::packet::{Headers, IcmpKind, Vnet, rewrite};
+use crate::packet::{Fragment, Gso, Headers, IcmpKind, Vnet, icmp, rewrite};
 use crate::rng::Rng;
 use crate::telemetry::DropReason;
 use crate::time::Instant;
@@ -19,6 +26,9 @@ pub enum Outbound {
     /// Back to a host of ours: it was sent to an outside endpoint of the NAT and both its ends are
     /// rewritten.
     Hairpin(Inbound),
+    /// Nowhere yet: a fragment that came before the first one of its packet. The NAT has it, and
+    /// gives it back with [`Nat::take_released`].
+    Held,
 }
 
 /// For whom a packet from outside is.
@@ -27,10 +37,21 @@ pub struct Inbound {
     /// Whom the host is behind.
     pub realm: Realm,
     /// The host: by now the packet's destination.
-    pub destination: Ipv4Addr,
+    pub destination: IpAddr,
 }
 
-/// A NAT44.
+/// What becomes of a packet from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// It goes to a host of ours.
+    Inside(Inbound),
+    /// It asked an outside address for an echo and is the answer now, which goes back outside.
+    Answered,
+    /// Nowhere yet; as [`Outbound::Held`].
+    Held,
+}
+
+/// A NAT between inside and outside of the same family: NAT44 and NAT66.
 ///
 /// The headers handed in are those of the frame before the call; a frame that was rewritten must be
 /// parsed anew. After an error the frame may be partly rewritten: it is to be dropped.
@@ -38,18 +59,38 @@ pub struct Inbound {
 pub struct Nat {
     pub(super) table: Table,
     fragments: FragmentTable,
+    identifications: Identifications,
+    knocks: Knocks,
+    bypass: Vec<IpNet>,
 }
 
 impl Nat {
-    /// A NAT without mappings. `now` is the earliest time it will be told.
+    /// A NAT with its static mappings. `now` is the earliest time it will be told.
     pub fn new(now: Instant, config: &NatConfig, mut rng: Rng) -> Self {
         let fragments = FragmentTable::new(config.timers.fragments, &mut rng);
-        Self { table: Table::new(now, config, rng), fragments }
+        let identifications = Identifications::new(&mut rng);
+        let mut table = Table::new(now, config, rng);
+        for mapping in config.static_mappings.iter().take(super::STATIC_MAX) {
+            table.add_static(now, mapping);
+        }
+        Self {
+            table,
+            fragments,
+            identifications,
+            knocks: Knocks::new(config.policy.answer_unsolicited),
+            bypass: config.bypass.clone(),
+        }
     }
 
     /// True for an address of the pool.
-    pub fn is_outside(&self, address: Ipv4Addr) -> bool {
-        self.table.pool.index_of(address).is_some()
+    pub fn is_outside(&self, address: IpAddr) -> bool {
+        self.table.pool.index_of(wide(address)).is_some()
+    }
+
+    /// True for a destination whose packets keep their inside source, and for the source of the
+    /// answers.
+    pub fn is_bypassed(&self, address: IpAddr) -> bool {
+        self.bypass.iter().any(|net| net.contains(&address))
     }
 
     /// A packet or super-packet of the inside host `headers.source` in `realm` that leaves: gives
@@ -63,21 +104,40 @@ impl Nat {
         headers: &Headers,
         vnet: &Vnet,
     ) -> Result<Outbound, DropReason> {
-        let destination = v4(headers.destination)?;
-        if headers.is_later_fragment() {
-            let key = fragment_key(headers, Some(realm)).ok_or(DropReason::Fragment)?;
-            let treatment = self.fragments.find(now, &key).ok_or(DropReason::Fragment)?;
-            rewrite::set_source(frame, headers, vnet, treatment.address.into(), None)?;
+        if self.is_bypassed(headers.destination) {
+            return Ok(Outbound::Internet);
+        }
+        if let Some(fragment) = headers.fragment.filter(|fragment| fragment.offset != 0) {
+            let key = fragment_key(headers, fragment, Some(realm));
+            let Some(treatment) = self.fragments.find(now, &key, part(headers, fragment)) else {
+                self.fragments.hold(now, key, whole(frame, headers))?;
+                return Ok(Outbound::Held);
+            };
+            rewrite::set_source(frame, headers, vnet, narrow(treatment.address), None)?;
+            if let Some(id) = treatment.id {
+                rewrite::set_identification(frame, headers, id)?;
+            }
         } else if headers.icmp == Some(IcmpKind::Error) {
             self.error_from_inside(realm, frame, headers, vnet)?;
         } else {
             self.packet_from_inside(now, realm, frame, headers, vnet)?;
         }
-        if !self.is_outside(destination) {
+        if !self.is_outside(headers.destination) {
             return Ok(Outbound::Internet);
         }
         let headers = Headers::parse(frame)?;
-        self.inbound(now, frame, &headers, vnet).map(Outbound::Hairpin)
+        match self.inbound(now, frame, &headers, vnet)? {
+            Arrival::Inside(inbound) => Ok(Outbound::Hairpin(inbound)),
+            Arrival::Held => Ok(Outbound::Held),
+            // The answer is for the outside end that the host was just given.
+            Arrival::Answered => {
+                let headers = Headers::parse(frame)?;
+                match self.inbound(now, frame, &headers, vnet)? {
+                    Arrival::Inside(inbound) => Ok(Outbound::Hairpin(inbound)),
+                    Arrival::Answered | Arrival::Held => Err(DropReason::Unsolicited),
+                }
+            }
+        }
     }
 
     fn packet_from_inside(
@@ -88,47 +148,85 @@ impl Nat {
         headers: &Headers,
         vnet: &Vnet,
     ) -> Result<(), DropReason> {
-        let (source, destination) = (v4(headers.source)?, v4(headers.destination)?);
-        let transport = Transport::of(headers, IcmpKind::EchoRequest);
-        let (transport, ports) =
-            transport.zip(headers.ports).ok_or(DropReason::UnsupportedProtocol)?;
-        let inside = InsideEnd { transport, realm, address: source, port: ports.src };
-        let remote = SocketAddrV4::new(destination, ports.dst);
+        let transport = Transport::of(headers, IcmpKind::Query);
+        let transport = transport.ok_or(DropReason::UnsupportedProtocol)?;
+        let (source, remote) = ends(headers);
+        let inside = InsideEnd::new(transport, realm, source, &remote);
         let id = self.table.outbound(now, inside, remote, headers.tcp_flags)?;
-        let outside = self.table.get(id).ok_or(DropReason::NatTableFull)?.outside;
-        let address = *outside.ip();
-        rewrite::set_source(frame, headers, vnet, address.into(), Some(outside.port()))?;
-        if let Some(key) = fragment_key(headers, Some(realm)) {
-            self.fragments.remember(now, key, Treatment { address, realm });
+        let mapping = self.table.get(id).ok_or(DropReason::NatTableFull)?;
+        let outside = self.table.outside(mapping);
+        if transport == Transport::Tcp {
+            self.knocks.answered(outside, remote);
+        }
+        let port = transport.has_ports().then_some(outside.port);
+        rewrite::set_source(frame, headers, vnet, narrow(outside.address), port)?;
+        let identification = self.identify(frame, headers, vnet, outside.address)?;
+        if let Some(fragment) = headers.fragment {
+            let treatment = Treatment { address: outside.address, realm, id: identification };
+            let key = fragment_key(headers, fragment, Some(realm));
+            self.fragments.remember(now, key, treatment, part(headers, fragment));
         }
         Ok(())
     }
 
+    /// Gives an IPv4 packet that can be taken apart an identification of its own: hosts that share
+    /// an outside address choose theirs without knowing of each other (RFC 6864 section 5.1).
+    fn identify(
+        &mut self,
+        frame: &mut [u8],
+        headers: &Headers,
+        vnet: &Vnet,
+        outside: Ipv6Addr,
+    ) -> Result<Option<u16>, DropReason> {
+        if headers.is_ipv6() || headers.dont_fragment && headers.fragment.is_none() {
+            return Ok(None);
+        }
+        let packets = if vnet.gso == Gso::None || vnet.segment_size == 0 {
+            1
+        } else {
+            headers.payload_len().div_ceil(usize::from(vnet.segment_size)).max(1)
+        };
+        let remote = wide(headers.destination);
+        let id = self.identifications.next(outside, remote, headers.protocol, packets as u16);
+        rewrite::set_identification(frame, headers, id)?;
+        Ok(Some(id))
+    }
+
     /// A packet or super-packet from outside to an address of the pool: gives it its inside
-    /// destination. [`DropReason::Unsolicited`] when no mapping has the outside endpoint.
+    /// destination. [`DropReason::Unsolicited`] when no mapping has the outside endpoint,
+    /// [`DropReason::NatFiltered`] when its host has not sent to this remote end.
     pub fn inbound(
         &mut self,
         now: Instant,
         frame: &mut [u8],
         headers: &Headers,
         vnet: &Vnet,
-    ) -> Result<Inbound, DropReason> {
-        if headers.is_later_fragment() {
-            let key = fragment_key(headers, None).ok_or(DropReason::Fragment)?;
-            let treatment = self.fragments.find(now, &key).ok_or(DropReason::Fragment)?;
-            rewrite::set_destination(frame, headers, vnet, treatment.address.into(), None)?;
-            return Ok(Inbound { realm: treatment.realm, destination: treatment.address });
+    ) -> Result<Arrival, DropReason> {
+        if let Some(fragment) = headers.fragment.filter(|fragment| fragment.offset != 0) {
+            let key = fragment_key(headers, fragment, None);
+            let Some(treatment) = self.fragments.find(now, &key, part(headers, fragment)) else {
+                self.fragments.hold(now, key, whole(frame, headers))?;
+                return Ok(Arrival::Held);
+            };
+            let destination = narrow(treatment.address);
+            rewrite::set_destination(frame, headers, vnet, destination, None)?;
+            return Ok(Arrival::Inside(Inbound { realm: treatment.realm, destination }));
         }
         let mapping = if headers.icmp == Some(IcmpKind::Error) {
             self.error_from_outside(frame, headers, vnet)?
         } else {
+            if icmp::turn_echo(frame, headers, vnet) {
+                return Ok(Arrival::Answered);
+            }
             self.packet_from_outside(now, frame, headers, vnet)?
         };
         let (address, realm) = (mapping.inside.address, mapping.inside.realm);
-        if let Some(key) = fragment_key(headers, None) {
-            self.fragments.remember(now, key, Treatment { address, realm });
+        if let Some(fragment) = headers.fragment {
+            let treatment = Treatment { address, realm, id: None };
+            let key = fragment_key(headers, fragment, None);
+            self.fragments.remember(now, key, treatment, part(headers, fragment));
         }
-        Ok(Inbound { realm, destination: address })
+        Ok(Arrival::Inside(Inbound { realm, destination: narrow(address) }))
     }
 
     fn packet_from_outside(
@@ -138,28 +236,53 @@ impl Nat {
         headers: &Headers,
         vnet: &Vnet,
     ) -> Result<Mapping, DropReason> {
-        let (source, destination) = (v4(headers.source)?, v4(headers.destination)?);
-        let transport = Transport::of(headers, IcmpKind::EchoReply);
-        let (transport, ports) = transport.zip(headers.ports).ok_or(DropReason::Unsolicited)?;
-        let outside = SocketAddrV4::new(destination, ports.dst);
-        let id = self.table.by_outside(transport, outside).ok_or(DropReason::Unsolicited)?;
-        let remote = SocketAddrV4::new(source, ports.src);
-        self.table.inbound(now, id, remote, headers.tcp_flags)?;
+        let transport = Transport::of(headers, IcmpKind::Reply).ok_or(DropReason::Unsolicited)?;
+        let (remote, outside) = ends(headers);
+        let found = self.table.inbound(now, transport, outside, remote, headers.tcp_flags);
+        let id = found.inspect_err(|_| self.knocks.note(now, frame, headers))?;
         let mapping = *self.table.get(id).ok_or(DropReason::Unsolicited)?;
-        let (address, port) = (mapping.inside.address, mapping.inside.port);
-        rewrite::set_destination(frame, headers, vnet, address.into(), Some(port))?;
+        let port = transport.has_ports().then_some(mapping.inside.port);
+        rewrite::set_destination(frame, headers, vnet, narrow(mapping.inside.address), port)?;
         Ok(mapping)
+    }
+
+    /// Gives back a fragment whose packet's first one has come since: it lies in `frame`, and is to
+    /// be handed in once more, from the inside host's realm or (none) from outside.
+    pub fn take_released(&mut self, frame: &mut Vec<u8>) -> Option<Option<Realm>> {
+        self.fragments.take_released(frame)
+    }
+
+    /// Fragments that were held and whose first one never came, since the last call.
+    pub fn take_lost_fragments(&mut self) -> u64 {
+        self.fragments.take_lost()
+    }
+
+    /// Writes the next answer to an unsolicited SYN whose six seconds are over to the beginning of
+    /// `out`, and returns its length; zero when there is none. It goes to the Internet as it is.
+    pub fn take_answer(&mut self, now: Instant, out: &mut [u8]) -> usize {
+        self.knocks.take_answer(now, out)
+    }
+
+    /// The oldest event that nobody took. There are none unless the policy asks for them.
+    pub fn take_event(&mut self) -> Option<NatEvent> {
+        self.table.events.take()
+    }
+
+    /// Events that were lost because nobody took them in time, since the start.
+    pub fn lost_events(&self) -> u64 {
+        self.table.events.lost()
     }
 
     /// Ends what was idle for long enough, in at most `budget` steps. Returns the steps left; none
     /// left means that it should be called again soon.
     pub fn expire(&mut self, now: Instant, budget: usize) -> usize {
+        self.fragments.expire(now);
         self.table.expire(now, budget)
     }
 
-    /// When [`Nat::expire`] has something to do.
+    /// When [`Nat::expire`] or [`Nat::take_answer`] has something to do.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.table.next_deadline()
+        self.table.next_deadline().into_iter().chain(self.knocks.next_deadline()).min()
     }
 
     /// How much there is, and was.
@@ -173,23 +296,36 @@ impl Nat {
         self.table.iter_from(first)
     }
 
+    /// Hosts with what they use, in pages as with [`Nat::iter_from`].
+    pub fn hosts_from(&self, first: u32) -> impl Iterator<Item = HostView> {
+        self.table.hosts_from(first)
+    }
+
     /// Ends a mapping and its sessions; its outside port rests. False when there is none.
     pub fn remove(&mut self, now: Instant, id: MappingId) -> bool {
         self.table.remove(now, id)
     }
 }
 
-/// The key of a fragment; none for a whole packet.
-fn fragment_key(headers: &Headers, realm: Option<Realm>) -> Option<FragmentKey> {
-    let (source, destination) = (v4(headers.source).ok()?, v4(headers.destination).ok()?);
-    let id = headers.fragment?.id;
-    Some(FragmentKey { realm, source, destination, protocol: headers.protocol, id })
+/// Source and destination, with ports where the protocol has some that are ours to change.
+pub(super) fn ends(headers: &Headers) -> (End, End) {
+    let ports = headers.ports.map_or((0, 0), |ports| (ports.src, ports.dst));
+    (End::new(headers.source, ports.0), End::new(headers.destination, ports.1))
 }
 
-/// The IPv4 address; the NAT carries nothing else.
-pub(super) fn v4(address: IpAddr) -> Result<Ipv4Addr, DropReason> {
-    match address {
-        IpAddr::V4(address) => Ok(address),
-        IpAddr::V6(_) => Err(DropReason::UnsupportedProtocol),
-    }
+fn fragment_key(headers: &Headers, fragment: Fragment, realm: Option<Realm>) -> FragmentKey {
+    let (source, destination) = (wide(headers.source), wide(headers.destination));
+    // IPv6 tells the packets of two hosts apart by addresses and identification alone.
+    let protocol = if headers.is_ipv6() { 0 } else { headers.protocol };
+    FragmentKey { realm, source, destination, protocol, id: fragment.id }
+}
+
+/// Where a fragment's bytes end in its packet, how many it has, and whether it is the last one.
+fn part(headers: &Headers, fragment: Fragment) -> super::fragment::Part {
+    let len = headers.total_len - u32::from(headers.l4);
+    super::fragment::Part { len, end: u32::from(fragment.offset) + len, more: fragment.more }
+}
+
+fn whole<'f>(frame: &'f [u8], headers: &Headers) -> &'f [u8] {
+    frame.get(..headers.total_len as usize).unwrap_or(frame)
 }

@@ -38,6 +38,28 @@ impl Node {
         }
     }
 
+    /// Tells an inside host that our exit does not take its packet.
+    pub(super) fn answer_inside(
+        &mut self,
+        now: Instant,
+        realm: Realm,
+        packet: &[u8],
+        headers: &Headers,
+        error: icmp::Error,
+        out: &mut Output,
+    ) {
+        let Some(peer) = realm.peer() else {
+            return self.answer_host(now, None, packet, headers, error, out);
+        };
+        let Some(source) = self.own_address(headers.is_ipv6()) else { return };
+        let mut reply = [0; icmp::MAX_LEN];
+        let len = icmp::write_error(&mut reply, error, source, packet, headers);
+        let reply = &reply[..len];
+        let Ok(headers) = Headers::parse(reply) else { return };
+        // Whoever cannot be reached is not told.
+        let _ = self.send_back(now, peer, reply, &headers, &Vnet::default(), out);
+    }
+
     fn own_address(&self, ipv6: bool) -> Option<IpAddr> {
         self.addresses.iter().copied().find(|address| address.is_ipv6() == ipv6)
     }

@@ -1,9 +1,8 @@
 //! What a node must know. Plain values: where they came from is the shell's business.
 
 use std::net::{IpAddr, SocketAddr};
-use std::ops::RangeInclusive;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 
 use crate::id::{PeerIndex, PublicKey};
 
@@ -81,15 +80,8 @@ pub struct PeerConfig {
 /// What we offer as an exit.
 #[derive(Clone, Debug)]
 pub struct EgressConfig {
-    /// Outside addresses of the NAT. Empty for a masquerading kernel behind us: then the NAT's
-    /// outside address is our own overlay address.
-    pub pool: Vec<Ipv4Net>,
-    /// Outside ports.
-    pub ports: RangeInclusive<u16>,
-    /// How much the NAT may hold.
-    pub limits: crate::nat::NatLimits,
-    /// How long things live in it.
-    pub timers: crate::nat::NatTimers,
+    /// The NAT.
+    pub nat: crate::nat::NatConfig,
     /// Who may use it; `None` for all peers.
     pub allowed: Option<Vec<PeerIndex>>,
     /// Further destinations that are refused: the router's own addresses and local networks too.

@@ -183,6 +183,7 @@ impl Node {
         if addr::is_special_purpose(destination)
             && !within(&exit.permitted)
             && !exit.in_pool(destination)
+            && !exit.nat.is_bypassed(destination)
         {
             return Err(DropReason::ExitForbidden);
         }

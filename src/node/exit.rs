@@ -7,9 +7,10 @@ use ipnet::IpNet;
 use super::deliver::Admitted;
 use super::{EgressConfig, Label, Node};
 use crate::batch::Output;
+use crate::id::PeerIndex;
 use crate::metric::Metric;
-use crate::nat::{Nat, NatConfig, Outbound, Realm};
-use crate::packet::{Headers, Vnet};
+use crate::nat::{Inbound, Nat, Outbound, Realm, Refusal};
+use crate::packet::{Headers, Vnet, icmp};
 use crate::rng::Rng;
 use crate::telemetry::DropReason;
 use crate::time::Instant;
@@ -22,29 +23,55 @@ pub(super) struct Exit {
     pub(super) denied: Vec<IpNet>,
     /// Special-purpose destinations that the operator allows.
     pub(super) permitted: Vec<IpNet>,
+    refusal: Refusal,
+    /// When the next refused host may be told so, if nothing had been saved up.
+    told_until: Instant,
 }
+
+/// Microseconds between two refused hosts that are told, in the long run.
+const TELL_INTERVAL: u64 = 10_000;
+/// How many may be told at once.
+const TELL_BURST: u64 = 50;
 
 impl Exit {
     pub(super) fn new(now: Instant, config: &EgressConfig, rng: Rng) -> Self {
-        let nat = NatConfig {
-            pool: config.pool.clone(),
-            ports: config.ports.clone(),
-            limits: config.limits,
-            timers: config.timers,
-        };
         Self {
-            nat: Nat::new(now, &nat, rng),
+            nat: Nat::new(now, &config.nat, rng),
             denied: config.denied.clone(),
             permitted: config.permitted.clone(),
+            refusal: config.nat.policy.refusal,
+            told_until: Instant::ZERO,
         }
     }
 
     /// True for an outside address of our NAT.
     pub(super) fn in_pool(&self, address: IpAddr) -> bool {
-        match address {
-            IpAddr::V4(address) => self.nat.is_outside(address),
-            IpAddr::V6(_) => false,
+        self.nat.is_outside(address)
+    }
+
+    /// What to tell a host whose packet was refused for this reason, if anything, and if not too many
+    /// have been told lately.
+    fn refusal(&mut self, now: Instant, reason: DropReason) -> Option<icmp::Error> {
+        let error = match self.refusal {
+            Refusal::Prohibited => icmp::Error::AdminProhibited,
+            Refusal::Unreachable => icmp::Error::HostUnreachable,
+            Refusal::Silent => return None,
+        };
+        let refused = matches!(
+            reason,
+            DropReason::NatPortsExhausted
+                | DropReason::NatTableFull
+                | DropReason::NatHostLimit
+                | DropReason::NatRateLimited
+                | DropReason::NatAmbiguous
+        );
+        let earliest = now.as_micros().saturating_sub(TELL_BURST * TELL_INTERVAL);
+        let due = self.told_until.max(Instant::from_micros(earliest));
+        if !refused || due > now {
+            return None;
         }
+        self.told_until = Instant::from_micros(due.as_micros() + TELL_INTERVAL);
+        Some(error)
     }
 }
 
@@ -61,14 +88,111 @@ impl Node {
         out: &mut Output,
     ) -> Result<Admitted, DropReason> {
         let exit = self.exit.as_mut().ok_or(DropReason::ExitRefused)?;
-        let outbound = exit.nat.outbound(now, realm, frame, headers, vnet)?;
+        let outbound = match exit.nat.outbound(now, realm, frame, headers, vnet) {
+            Ok(outbound) => outbound,
+            Err(reason) => {
+                if let Some(error) = exit.refusal(now, reason) {
+                    self.answer_inside(now, realm, frame, headers, error, out);
+                }
+                return Err(reason);
+            }
+        };
+        let admitted = match outbound {
+            Outbound::Held => return Ok(Admitted::Gone),
+            Outbound::Internet => Admitted::ToTun(Headers::parse(frame)?),
+            Outbound::Hairpin(inbound) => self.turn_round(now, inbound, frame, vnet, out)?,
+        };
+        if headers.fragment.is_some_and(|fragment| fragment.offset == 0) {
+            self.pass_released(now, out);
+        }
+        Ok(admitted)
+    }
+
+    /// A packet between two hosts behind our NAT.
+    fn turn_round(
+        &mut self,
+        now: Instant,
+        inbound: Inbound,
+        frame: &mut [u8],
+        vnet: &Vnet,
+        out: &mut Output,
+    ) -> Result<Admitted, DropReason> {
         let headers = Headers::parse(frame)?;
-        let Outbound::Hairpin(inbound) = outbound else { return Ok(Admitted::ToTun(headers)) };
         let Some(peer) = inbound.realm.peer() else { return Ok(Admitted::ToTun(headers)) };
+        self.send_back(now, peer, frame, &headers, vnet, out)?;
+        Ok(Admitted::Gone)
+    }
+
+    /// Sends a packet that has no flow to a peer.
+    pub(super) fn send_back(
+        &mut self,
+        now: Instant,
+        peer: PeerIndex,
+        frame: &[u8],
+        headers: &Headers,
+        vnet: &Vnet,
+        out: &mut Output,
+    ) -> Result<(), DropReason> {
         let path = self.router.path(peer, Metric::Latency).ok_or(DropReason::NoPath)?;
         let route = self.route(peer, path, headers.tos, Label::default());
         let route = route.ok_or(DropReason::NoPath)?;
-        self.encapsulate(now, &route, frame, &headers, vnet, out)?;
-        Ok(Admitted::Gone)
+        self.encapsulate(now, &route, frame, headers, vnet, out)
+    }
+
+    /// Lets fragments go that waited for the first one of their packet.
+    pub(super) fn pass_released(&mut self, now: Instant, out: &mut Output) {
+        let mut frame = std::mem::take(&mut self.fragment_scratch);
+        while let Some(exit) = &mut self.exit {
+            let Some(side) = exit.nat.take_released(&mut frame) else { break };
+            let passed = match side {
+                Some(realm) => self.pass_out(now, realm, &mut frame, out),
+                None => self.pass_in(now, &mut frame, out),
+            };
+            if let Err(reason) = passed {
+                self.counters.drop(reason);
+            }
+        }
+        self.fragment_scratch = frame;
+    }
+
+    fn pass_out(
+        &mut self,
+        now: Instant,
+        realm: Realm,
+        frame: &mut [u8],
+        out: &mut Output,
+    ) -> Result<(), DropReason> {
+        let headers = Headers::parse(frame)?;
+        let vnet = Vnet::default();
+        match self.translate_outbound(now, realm, frame, &headers, &vnet, out)? {
+            Admitted::ToTun(_) => self.write_made(frame, out),
+            Admitted::Gone => Ok(()),
+        }
+    }
+
+    /// Writes a packet that lies in no receive buffer to the TUN.
+    pub(super) fn write_made(&mut self, packet: &[u8], out: &mut Output) -> Result<(), DropReason> {
+        if !out.write_generated(Vnet::default(), packet) {
+            return Err(DropReason::BatchFull);
+        }
+        self.counters.tun_tx.add(1, packet.len() as u64);
+        Ok(())
+    }
+
+    /// What is due in the NAT: expiry, answers to SYNs that nobody wanted, fragments whose first one
+    /// did not come. True when there is more to do.
+    pub(super) fn serve_exit(&mut self, now: Instant, budget: usize, out: &mut Output) -> bool {
+        let Some(exit) = &mut self.exit else { return false };
+        let unfinished = exit.nat.expire(now, budget) == 0;
+        let lost = exit.nat.take_lost_fragments();
+        self.counters.drop_many(DropReason::Fragment, lost);
+        let mut answer = [0; icmp::MAX_LEN];
+        while let Some(exit) = &mut self.exit {
+            let len = exit.nat.take_answer(now, &mut answer);
+            if len == 0 || self.write_made(&answer[..len], out).is_err() {
+                break;
+            }
+        }
+        unfinished
     }
 }

@@ -11,7 +11,7 @@ use crate::batch::Output;
 use crate::flow::{ClassIndex, Direction, Egress, FlowId, FlowKey};
 use crate::id::PeerIndex;
 use crate::metric::Metric;
-use crate::nat::Realm;
+use crate::nat::{Arrival, Inbound, Realm};
 use crate::packet::{Gso, Headers, IcmpKind, Vnet, icmp, rewrite};
 use crate::telemetry::{DropReason, Tally};
 use crate::time::Instant;
@@ -96,6 +96,9 @@ impl Node {
                 Some(Owner::Local) | None => self.return_to_ingress(now, train, out),
             };
         }
+        if let (None, Some(Owner::Peer(peer))) = (from, self.bypassing(&train.headers)) {
+            return self.return_bypassed(now, peer, train, out);
+        }
         if from != Some(Owner::Local) {
             return Err(DropReason::ForeignSource);
         }
@@ -119,7 +122,27 @@ impl Node {
         out: &mut Output,
     ) -> Result<TunVerdict, DropReason> {
         let nat = &mut self.exit.as_mut().ok_or(DropReason::Unsolicited)?.nat;
-        let inbound = nat.inbound(now, train.frame, &train.headers, &train.vnet)?;
+        let begins_fragments = train.headers.fragment.is_some_and(|fragment| fragment.offset == 0);
+        let inbound = match nat.inbound(now, train.frame, &train.headers, &train.vnet)? {
+            Arrival::Inside(inbound) => inbound,
+            Arrival::Answered => return Ok(TunVerdict::WriteBack(train.vnet)),
+            Arrival::Held => return Ok(TunVerdict::Consumed),
+        };
+        let verdict = self.pass_inside(now, inbound, train, out)?;
+        if begins_fragments {
+            self.pass_released(now, out);
+        }
+        Ok(verdict)
+    }
+
+    /// A packet from the Internet that has its inside destination by now.
+    fn pass_inside(
+        &mut self,
+        now: Instant,
+        inbound: Inbound,
+        train: Train<'_>,
+        out: &mut Output,
+    ) -> Result<TunVerdict, DropReason> {
         let Some(peer) = inbound.realm.peer() else {
             return Ok(TunVerdict::WriteBack(train.vnet));
         };
@@ -127,7 +150,49 @@ impl Node {
         let train = Train { headers, came_in_by: Some(inbound.realm), ..train };
         rewrite::clamp_mss(train.frame, &train.headers, &train.vnet, self.mtu);
         // On the account of our host: senders outside are as many as they like.
-        let flow = self.flow_of(now, &train, inbound.destination.into());
+        let flow = self.flow_of(now, &train, inbound.destination);
+        if let Some(entry) = flow.id.and_then(|id| self.flows.get_mut(id)) {
+            entry.egress = Egress::Peer(peer);
+        }
+        self.send_to_peer(now, flow, peer, &train, out)
+    }
+
+    /// A held fragment from the Internet, once more.
+    pub(super) fn pass_in(
+        &mut self,
+        now: Instant,
+        frame: &mut [u8],
+        out: &mut Output,
+    ) -> Result<(), DropReason> {
+        let headers = Headers::parse(frame)?;
+        let vnet = Vnet::default();
+        let train = Train { frame: &mut *frame, headers, vnet, packets: 1, came_in_by: None };
+        match self.return_to_ingress(now, train, out)? {
+            TunVerdict::WriteBack(_) => self.write_made(frame, out),
+            TunVerdict::Consumed => Ok(()),
+        }
+    }
+
+    /// Whose host a packet is for that comes from where our NAT does not translate.
+    fn bypassing(&self, headers: &Headers) -> Option<Owner> {
+        let nat = &self.exit.as_ref()?.nat;
+        let owner = self.prefixes.owner(headers.destination)?;
+        nat.is_bypassed(headers.source).then_some(owner)
+    }
+
+    /// A packet for a peer's host that knows it by its inside address.
+    fn return_bypassed(
+        &mut self,
+        now: Instant,
+        peer: PeerIndex,
+        train: Train<'_>,
+        out: &mut Output,
+    ) -> Result<TunVerdict, DropReason> {
+        if !self.peers[peer.usize()].may_exit {
+            return Err(DropReason::ExitRefused);
+        }
+        rewrite::clamp_mss(train.frame, &train.headers, &train.vnet, self.mtu);
+        let flow = self.flow_of(now, &train, train.headers.destination);
         if let Some(entry) = flow.id.and_then(|id| self.flows.get_mut(id)) {
             entry.egress = Egress::Peer(peer);
         }

@@ -117,6 +117,7 @@ pub struct Node {
     deadline: Cell<Option<(Instant, &'static str)>>,
     packet_scratch: Vec<u8>,
     split_scratch: Vec<u8>,
+    fragment_scratch: Vec<u8>,
     reply_scratch: Vec<u8>,
     /// The flow that the last packet of this turn answered, if that is one of ours.
     last_reply: Option<(FlowKey, Option<FlowId>)>,
@@ -231,6 +232,7 @@ impl Node {
             deadline: Cell::new(None),
             packet_scratch: Vec::with_capacity(crate::batch::BUFFER_LEN),
             split_scratch: Vec::with_capacity(crate::batch::BUFFER_LEN),
+            fragment_scratch: Vec::new(),
             reply_scratch: Vec::with_capacity(256),
             last_reply: None,
             relays_scratch: Vec::new(),

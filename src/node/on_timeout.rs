@@ -40,9 +40,7 @@ impl Node {
         if now >= self.expiry_due {
             self.expiry_due = now + EXPIRY_INTERVAL;
             let mut unfinished = self.flows.expire(now, EXPIRY_BUDGET) == 0;
-            if let Some(exit) = &mut self.exit {
-                unfinished |= exit.nat.expire(now, EXPIRY_BUDGET) == 0;
-            }
+            unfinished |= self.serve_exit(now, EXPIRY_BUDGET, out);
             if unfinished {
                 self.expiry_due = now + Duration::from_millis(1);
             }

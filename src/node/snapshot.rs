@@ -9,7 +9,7 @@ use super::prefixes::Owner;
 use crate::flow::{ClassIndex, Egress, Flow, FlowCounts, FlowId, FlowKey};
 use crate::id::{NodeId, PeerIndex, PublicKey};
 use crate::metric::{LinkReport, Metric};
-use crate::nat::NatCounts;
+use crate::nat::{Nat, NatCounts};
 use crate::path::{LinkId, Path};
 use crate::routing::Explanation;
 use crate::telemetry::{Counters, Tally};
@@ -114,6 +114,16 @@ impl Node {
     /// How much is in the NAT of our exit; `None` when we are no exit.
     pub fn nat_counts(&self) -> Option<NatCounts> {
         self.exit.as_ref().map(|exit| exit.nat.counts())
+    }
+
+    /// The NAT of our exit: its mappings and hosts.
+    pub fn nat(&self) -> Option<&Nat> {
+        self.exit.as_ref().map(|exit| &exit.nat)
+    }
+
+    /// The NAT of our exit: its events, and mappings that are to end.
+    pub fn nat_mut(&mut self) -> Option<&mut Nat> {
+        self.exit.as_mut().map(|exit| &mut exit.nat)
     }
 
     /// Flows in the order of their ids, from `first` on.

@@ -4,8 +4,8 @@
 
 use std::net::IpAddr;
 
-use super::checksum::{self, put};
-use super::{Headers, IcmpKind, protocol};
+use super::checksum::{self, Delta, put};
+use super::{Gso, Headers, IcmpKind, Vnet, protocol};
 
 /// Longest error: the smallest MTU of IPv6 (RFC 4443 section 2.4 (c)).
 pub const MAX_LEN: usize = 1_280;
@@ -152,12 +152,41 @@ pub fn write_error(
     len
 }
 
+/// Turns an unfragmented echo request into its reply, as the destination would send it. False, and
+/// nothing changed, for any other packet.
+pub fn turn_echo(frame: &mut [u8], headers: &Headers, vnet: &Vnet) -> bool {
+    let ipv6 = headers.is_ipv6();
+    let (request, reply) = if ipv6 { (128, 129) } else { (8, 0) };
+    let l4 = usize::from(headers.l4);
+    let is_echo = headers.icmp == Some(IcmpKind::Query) && frame.get(l4) == Some(&request);
+    let whole = headers.fragment.is_none() && frame.len() >= headers.total_len as usize;
+    if !is_echo || !whole || headers.has_options || vnet.gso != Gso::None {
+        return false;
+    }
+    let addresses = if ipv6 { &mut frame[8..40] } else { &mut frame[12..20] };
+    let middle = addresses.len() / 2;
+    addresses.rotate_left(middle);
+    frame[if ipv6 { 7 } else { 8 }] = HOP_LIMIT;
+    if !ipv6 {
+        checksum::fill_ipv4(&mut frame[..IPV4_HEADER_LEN]);
+    }
+    frame[l4] = reply;
+    // Addresses that change places change no sum, and a partial one does not have the type in it.
+    if !checksum::is_partial(headers, vnet) {
+        let delta = Delta::NONE.word(u16::from(request) << 8, u16::from(reply) << 8);
+        if let Some(field) = checksum::get(frame, l4 + 2) {
+            put(frame, l4 + 2, delta.complete(field));
+        }
+    }
+    true
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::packet::rewrite::quoted;
     use crate::packet::testing::{Sample, Upper, assert_checksums};
-    use crate::packet::{Ports, Vnet, tcp_flag};
+    use crate::packet::{Ports, tcp_flag};
 
     const ALL: [Error; 6] = [
         Error::TimeExceeded,
@@ -266,5 +295,24 @@ mod tests {
         crate::packet::rewrite::set_destination(&mut bytes, &headers, &vnet, inside, None).unwrap();
         assert_checksums(&bytes);
         assert_checksums(&bytes[28..]);
+    }
+
+    #[test]
+    fn an_echo_request_becomes_its_reply() {
+        for ipv6 in [false, true] {
+            let sample = Sample::new(ipv6, Upper::EchoRequest, b"some data");
+            let mut bytes = sample.bytes();
+            let asked = Headers::parse(&bytes).unwrap();
+            assert!(turn_echo(&mut bytes, &asked, &Vnet::default()));
+            assert_checksums(&bytes);
+            let headers = Headers::parse(&bytes).unwrap();
+            assert_eq!((headers.source, headers.destination), (asked.destination, asked.source));
+            assert_eq!((headers.icmp, headers.ports), (Some(IcmpKind::Reply), asked.ports));
+            assert!(!turn_echo(&mut bytes, &headers, &Vnet::default()), "a reply is not answered");
+        }
+        let mut timestamp = Sample::new(false, Upper::EchoRequest, &[0; 12]).bytes();
+        timestamp[20] = 13;
+        let headers = Headers::parse(&timestamp).unwrap();
+        assert!(!turn_echo(&mut timestamp, &headers, &Vnet::default()));
     }
 }

@@ -54,7 +54,7 @@ const DESTINATION_OPTIONS: u8 = 60;
 const ICMP_HEADER_LEN: usize = 8;
 const UDP_HEADER_LEN: usize = 8;
 
-/// The two ports of a TCP, UDP or UDP-Lite packet. For an ICMP echo both are its identifier.
+/// The two ports of a TCP, UDP or UDP-Lite packet. For an ICMP query both are its identifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ports {
     /// The sender's.
@@ -77,10 +77,10 @@ pub struct Fragment {
 /// What an ICMP or ICMPv6 message is, as far as forwarding cares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IcmpKind {
-    /// An echo request.
-    EchoRequest,
+    /// A query with an identifier: for an echo, or in IPv4 for a timestamp.
+    Query,
     /// The answer to one.
-    EchoReply,
+    Reply,
     /// An error; the packet that it is about is quoted from [`Headers::payload`] on.
     Error,
     /// Anything else.
@@ -92,8 +92,8 @@ impl IcmpKind {
     /// parameter problem. RFC 4443 section 2.1: errors are the types below 128.
     const fn of(ipv6: bool, kind: u8) -> Self {
         match (ipv6, kind) {
-            (false, 8) | (true, 128) => Self::EchoRequest,
-            (false, 0) | (true, 129) => Self::EchoReply,
+            (false, 8 | 13) | (true, 128) => Self::Query,
+            (false, 0 | 14) | (true, 129) => Self::Reply,
             (false, 3 | 4 | 5 | 11 | 12) | (true, 0..=127) => Self::Error,
             _ => Self::Other,
         }
@@ -119,7 +119,7 @@ pub struct Headers {
     pub total_len: u32,
     /// Set for a piece of a packet, absent for a whole one.
     pub fragment: Option<Fragment>,
-    /// For TCP, UDP, UDP-Lite and ICMP echo, unless a later fragment.
+    /// For TCP, UDP, UDP-Lite and ICMP queries, unless a later fragment.
     pub ports: Option<Ports>,
     /// For ICMP of the right family, unless a later fragment.
     pub icmp: Option<IcmpKind>,
@@ -317,7 +317,7 @@ impl Headers {
         let header: &[u8; ICMP_HEADER_LEN] = upper.first_chunk().ok_or(DropReason::Malformed)?;
         let kind = IcmpKind::of(self.is_ipv6(), header[0]);
         self.icmp = Some(kind);
-        if matches!(kind, IcmpKind::EchoRequest | IcmpKind::EchoReply) {
+        if matches!(kind, IcmpKind::Query | IcmpKind::Reply) {
             let id = u16::from_be_bytes([header[4], header[5]]);
             self.ports = Some(Ports { src: id, dst: id });
         }

@@ -10,6 +10,7 @@ use super::checksum::{self, Delta, get, put};
 use super::{Ecn, Headers, IcmpKind, Vnet, protocol, tcp_flag};
 use crate::telemetry::DropReason;
 
+const IPV4_ID: usize = 4;
 const IPV4_CHECKSUM: usize = 10;
 const TCP_HEADER_LEN: usize = 20;
 const MSS_OPTION: u8 = 2;
@@ -22,7 +23,7 @@ enum End {
     Destination,
 }
 
-/// Gives the packet another source: an address of the same family, and a port or ICMP echo
+/// Gives the packet another source: an address of the same family, and a port or ICMP query
 /// identifier. `None` leaves the port, and is the only choice for a later fragment.
 pub fn set_source(
     frame: &mut [u8],
@@ -93,6 +94,17 @@ pub fn decrement_hop_limit(frame: &mut [u8], headers: &Headers) -> Result<(), Dr
         let now = get(frame, 8).ok_or(DropReason::Malformed)?;
         change(frame, IPV4_CHECKSUM, |field| Delta::NONE.word(now + 0x100, now).complete(field));
     }
+    Ok(())
+}
+
+/// Sets the identification of an IPv4 packet; IPv6 has none there.
+pub fn set_identification(frame: &mut [u8], headers: &Headers, id: u16) -> Result<(), DropReason> {
+    if headers.is_ipv6() {
+        return Ok(());
+    }
+    let old = get(frame, IPV4_ID).ok_or(DropReason::Malformed)?;
+    put(frame, IPV4_ID, id);
+    change(frame, IPV4_CHECKSUM, |field| Delta::NONE.word(old, id).complete(field));
     Ok(())
 }
 

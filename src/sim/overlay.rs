@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use ipnet::{IpNet, Ipv4Net};
 
 use crate::flow::{Classes, FlowLimits};
-use crate::nat::{NatLimits, NatTimers};
+use crate::nat::{NatConfig, NatLimits};
 use crate::node::{EgressConfig, ExitVia, NodeConfig, PeerConfig, RelayConfig, UplinkConfig};
 use crate::routing::RouterConfig;
 use crate::tunnel::{Identity, Suites};
@@ -68,10 +68,10 @@ impl Mesh {
             lan_networks: vec![network(site)],
             uplinks: uplinks.collect(),
             egress: self.exits.then(|| EgressConfig {
-                pool: vec![Ipv4Net::from(Ipv4Addr::new(100, 64, site + 1, 1))],
-                ports: 40_000..=59_999,
-                limits: NatLimits::of_mappings(1_024, 256),
-                timers: NatTimers::default(),
+                nat: NatConfig {
+                    limits: NatLimits::of_mappings(1_024, 256),
+                    ..NatConfig::new(vec![Self::outside(site).into()], 40_000..=59_999)
+                },
                 allowed: None,
                 denied: vec![network(site)],
                 permitted: Vec::new(),
@@ -87,6 +87,11 @@ impl Mesh {
             epoch: 1,
             last_handshake_timestamp: 0,
         }
+    }
+
+    /// The outside address of a site's exit.
+    fn outside(site: u8) -> IpAddr {
+        Ipv4Addr::new(100, 64, site + 1, 1).into()
     }
 
     fn peer(self, site: u8) -> PeerConfig {

@@ -69,8 +69,14 @@ drop_reasons! {
     // Flows and NAT.
     /// The flow table is full, or the host has its share.
     FlowLimit => "flow_limit",
-    /// No free outside port, or the host has its share.
+    /// No free outside port at the host's outside address.
     NatPortsExhausted => "nat_ports_exhausted",
+    /// The host has its share of mappings or sessions.
+    NatHostLimit => "nat_host_limit",
+    /// The host makes mappings faster than it may.
+    NatRateLimited => "nat_rate_limited",
+    /// A protocol without ports that another host already speaks with this remote address.
+    NatAmbiguous => "nat_ambiguous",
     /// The NAT's table is full.
     NatTableFull => "nat_table_full",
     /// A TCP segment from inside that begins no connection and belongs to none.

@@ -12,7 +12,9 @@ fn one_outside_endpoint_serves_all_remotes_and_lets_all_answer() {
         let first = lab.out(SITE, "10.2.0.1:5000", SERVER, upper.clone()).unwrap();
         let other = lab.out(SITE, "10.2.0.1:5000", "203.0.113.9:99", upper).unwrap();
         assert_eq!(first, other);
-        assert!(lab.nat.is_outside(*first.ip()) && (40_000..=40_999).contains(&first.port()));
+        assert!(
+            lab.nat.is_outside((*first.ip()).into()) && (40_000..=40_999).contains(&first.port())
+        );
         for remote in [SERVER, "192.0.2.200:1"] {
             let got = lab.back(remote, first, answer.clone());
             assert_eq!(got, Ok((SITE, end("10.2.0.1:5000"))));
@@ -72,7 +74,14 @@ fn nobody_gets_in_uninvited() {
     assert_eq!(lab.back(SERVER, end("198.51.100.9:40000"), Upper::Udp), unsolicited);
     // Whoever asks for an echo asks the NAT, not a host behind it.
     let echo = lab.out(SITE, "10.2.0.1:7", SERVER, Upper::EchoRequest).unwrap();
-    assert_eq!(lab.back(SERVER, echo, Upper::EchoRequest), unsolicited);
+    let mut request = packet(end(SERVER), echo, Upper::EchoRequest);
+    assert_eq!(lab.arrive(&mut request), Ok(Arrival::Answered));
+    assert_checksums(&request);
+    let answer = Headers::parse(&request).unwrap();
+    assert_eq!(
+        (answer.source, answer.destination),
+        ((*echo.ip()).into(), (*end(SERVER).ip()).into())
+    );
 }
 
 #[test]
@@ -85,10 +94,10 @@ fn what_cannot_begin_anything_makes_nothing() {
     let reply = lab.out(SITE, "10.2.0.1:5000", SERVER, Upper::EchoReply);
     assert_eq!(reply, Err(DropReason::UnsupportedProtocol));
     let mut other = packet(end("10.2.0.1:5000"), end(SERVER), Upper::Udp);
-    other[9] = 47;
-    assert_eq!(lab.send(SITE, &mut other), Err(DropReason::UnsupportedProtocol));
+    other[9] = 51;
+    assert_eq!(lab.send(SITE, &mut other), Err(DropReason::UnsupportedProtocol), "AH");
     let mut six = Sample::udp(true, b"").bytes();
-    assert_eq!(lab.send(SITE, &mut six), Err(DropReason::UnsupportedProtocol));
+    assert_eq!(lab.send(SITE, &mut six), Err(DropReason::NatPortsExhausted), "no IPv6 pool");
     assert_eq!(lab.nat.counts(), Lab::new(&config()).nat.counts());
 }
 
@@ -275,7 +284,7 @@ fn a_greedy_host_takes_no_more_than_its_share() {
         .map(|port| lab.out(SITE, &format!("10.2.0.1:{port}"), SERVER, Upper::Udp))
         .collect();
     assert_eq!(results.iter().filter(|r| r.is_ok()).count(), 100);
-    assert_eq!(results[149], Err(DropReason::NatPortsExhausted));
+    assert_eq!(results[149], Err(DropReason::NatHostLimit));
     assert!(lab.out(SITE, "10.2.0.2:1", SERVER, Upper::Udp).is_ok());
     assert!(lab.out(Realm::LOCAL, "10.2.0.1:1", SERVER, Upper::Udp).is_ok());
 }
@@ -318,7 +327,7 @@ fn hosts_behind_the_nat_meet_at_their_outside_endpoints() {
     let b = lab.out(Realm(4), "10.4.0.1:6000", SERVER, Upper::Udp).unwrap();
     let mut there = packet(end("10.2.0.1:5000"), b, Upper::Udp);
     let (to, headers) = lab.send(SITE, &mut there).unwrap();
-    let inbound = Inbound { realm: Realm(4), destination: Ipv4Addr::new(10, 4, 0, 1) };
+    let inbound = Inbound { realm: Realm(4), destination: [10, 4, 0, 1].into() };
     assert_eq!(to, Outbound::Hairpin(inbound));
     assert_eq!((source(&headers), destination(&headers)), (a, end("10.4.0.1:6000")));
     // To nobody's endpoint.
@@ -389,7 +398,7 @@ fn later_fragments_follow_the_first_both_ways() {
     answer.ports = (sample.ports.1, mapped.port());
     let mut pieces = fragments(&answer.bytes(), 200);
     let mut stray = pieces[1].clone();
-    assert_eq!(lab.receive(&mut stray), Err(DropReason::Fragment), "before the first");
+    assert_eq!(lab.arrive(&mut stray), Ok(Arrival::Held), "before the first");
     for piece in &mut pieces {
         let (inbound, _) = lab.receive(piece).unwrap();
         assert_eq!(inbound.realm, SITE);
@@ -397,9 +406,16 @@ fn later_fragments_follow_the_first_both_ways() {
     let whole = joined(&pieces);
     assert_checksums(&whole);
     assert_eq!(destination(&Headers::parse(&whole).unwrap()), end("10.2.0.1:40000"));
-    let mut late = fragments(&answer.bytes(), 200).remove(1);
+    let mut held = Vec::new();
+    assert_eq!(lab.nat.take_released(&mut held), Some(None));
+    assert_eq!(held, stray, "it goes as soon as the first one came");
+    assert_eq!(lab.nat.take_released(&mut held), None);
+    let mut pieces = fragments(&answer.bytes(), 200);
+    lab.receive(&mut pieces[0]).unwrap();
     lab.wait(6);
-    assert_eq!(lab.receive(&mut late), Err(DropReason::Fragment));
+    assert_eq!(lab.arrive(&mut pieces[1]), Ok(Arrival::Held), "too late");
+    lab.wait(6);
+    assert_eq!(lab.nat.take_lost_fragments(), 1);
 }
 
 #[test]
@@ -427,10 +443,11 @@ fn mappings_are_listed_in_pages_and_can_be_ended() {
     assert_eq!((first.len(), rest.len()), (5, 4));
     let view = first[2];
     assert_eq!((view.transport, view.realm, view.sessions), (Transport::Tcp, SITE, 1));
-    assert_eq!(view.inside, end("10.2.0.1:3"));
+    assert_eq!(view.inside, end("10.2.0.1:3").into());
+    let outside = socket(view.outside.ip(), view.outside.port());
     assert!(lab.nat.remove(lab.now, view.id));
     assert!(!lab.nat.remove(lab.now, view.id));
-    assert_eq!(lab.back(SERVER, view.outside, tcp(SYN | ACK)), Err(DropReason::Unsolicited));
+    assert_eq!(lab.back(SERVER, outside, tcp(SYN | ACK)), Err(DropReason::Unsolicited));
     assert_eq!(lab.nat.counts().mappings, 8);
     lab.nat.check();
 }

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::super::mapping::{Mapping, MappingId};
-use super::super::session::Session;
+use super::super::mapping::{Kind, Mapping, MappingId};
+use super::super::session::{Session, State};
 use super::super::table::Table;
-use super::super::{Nat, Transport};
+use super::super::{Nat, PerTransport, Transport};
 
 impl Nat {
     /// Panics when the tables contradict each other.
@@ -20,9 +20,12 @@ impl Table {
         let mut outside = BTreeSet::new();
         let (mut sessions, mut timed) = (0, 0);
         for (id, mapping) in self.mappings.iter_from(0) {
-            assert!(outside.insert((mapping.inside.transport, mapping.outside)), "shared endpoint");
-            assert_eq!(self.by_inside(&mapping.inside), Some(MappingId(id)));
-            let found = self.by_outside(mapping.inside.transport, mapping.outside);
+            let end = self.outside(mapping);
+            let transport = mapping.inside.transport;
+            let alone = mapping.kind != Kind::Shared && transport.has_ports();
+            assert!(!alone || outside.insert((transport, end.socket())), "shared endpoint");
+            assert_eq!(self.by_inside(&mapping.inside, mapping.remote), Some(MappingId(id)));
+            let found = self.by_outside(transport, end, mapping.remote);
             assert_eq!(found, Some(MappingId(id)));
             let host = self.hosts.get(mapping.host).unwrap();
             assert_eq!(host.address, mapping.address);
@@ -32,12 +35,16 @@ impl Table {
                 assert_eq!(session.mapping, id);
                 count += 1;
                 confirmed += u32::from(session.confirmed);
+                assert!(!session.confirmed || matches!(session.state, State::Tcp(_)));
                 next = session.next;
             }
             assert_eq!((count, confirmed), (mapping.session_count, mapping.confirmed));
-            assert_eq!(mapping.inside.transport == Transport::Tcp, confirmed > 0);
+            let dynamic = matches!(mapping.kind, Kind::Dynamic | Kind::Shared);
+            if dynamic {
+                assert_eq!(transport == Transport::Tcp, confirmed > 0);
+            }
             sessions += count as usize;
-            timed += usize::from(mapping.inside.transport != Transport::Tcp);
+            timed += usize::from(dynamic && transport != Transport::Tcp);
         }
         assert_eq!(sessions, self.sessions.len());
         assert_eq!(sessions, self.by_remote.len());
@@ -49,6 +56,10 @@ impl Table {
         assert_eq!(held, self.mappings.len());
         let held = self.hosts.iter_from(0).map(|(_, host)| host.sessions as usize).sum::<usize>();
         assert_eq!(held, sessions);
+        for (_, host) in self.hosts.iter_from(0) {
+            let PerTransport { tcp, udp, icmp, other } = host.by_transport;
+            assert_eq!(tcp + udp + icmp + other, host.mappings);
+        }
         assert!(self.pool.used() >= outside.len() as u64);
     }
 

@@ -72,7 +72,7 @@ fn errors_about_hairpinned_packets_are_translated_twice() {
     lab.send(SITE, &mut received).unwrap();
     let mut error = error(3, end("10.2.0.2:0"), *a.ip(), &received, 1_000);
     let (to, headers) = lab.send(SITE, &mut error).unwrap();
-    let inbound = Inbound { realm: SITE, destination: Ipv4Addr::new(10, 2, 0, 1) };
+    let inbound = Inbound { realm: SITE, destination: [10, 2, 0, 1].into() };
     assert_eq!(to, Outbound::Hairpin(inbound));
     assert_eq!(headers.source, *b.ip());
     assert_eq!(&error[usize::from(headers.payload)..], original);
