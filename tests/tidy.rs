@@ -203,3 +203,35 @@ fn the_dependency_check_can_fail() {
     assert!(!allowed("flow").contains(&"nat"));
     assert!(!allowed("node").contains(&"gateway"));
 }
+
+#[test]
+fn the_tests_that_the_documentation_names_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("docs/nat.md")).unwrap();
+    let mut files = Vec::new();
+    for dir in ["src", "tests", "netns-tests/tests"] {
+        collect(&root.join(dir), &mut files);
+    }
+    let code: Vec<_> = files
+        .iter()
+        .map(|path| (path.file_stem().unwrap().to_owned(), fs::read_to_string(path).unwrap()))
+        .collect();
+    let mut named = 0;
+    let mut missing = Vec::new();
+    for quoted in text.split('`').skip(1).step_by(2) {
+        let Some((file, test)) = quoted.split_once("::") else { continue };
+        if !test.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_') {
+            continue;
+        }
+        named += 1;
+        let head = format!("fn {test}(");
+        if !code.iter().any(|(stem, text)| stem == file && text.contains(&head)) {
+            missing.push(quoted);
+        }
+    }
+    assert!(
+        named > 50,
+        "the page names its tests like `behaviour::an_echo_lives_a_minute`: {named}"
+    );
+    assert!(missing.is_empty(), "docs/nat.md names tests that do not exist: {missing:?}");
+}

@@ -22,6 +22,7 @@ mod types;
 mod units;
 mod validate;
 mod written;
+mod written_nat;
 
 #[cfg(test)]
 mod tests;

@@ -145,10 +145,40 @@ sections! {
     RawNat {
         max: u64,
         max_per_host: u64,
+        tcp_per_host: u64,
+        udp_per_host: u64,
+        icmp_per_host: u64,
+        rate_per_host: u64,
         tcp_established: String,
+        tcp_opening: String,
         tcp_transitory: String,
         udp: String,
+        udp_ports: Vec<At<String>>,
+        udp_inbound_refresh: bool,
         icmp: String,
+        other: String,
+        quarantine: String,
+        mapping: String,
+        mapping_tcp: String,
+        mapping_udp: String,
+        mapping_icmp: String,
+        filtering: String,
+        filtering_tcp: String,
+        filtering_udp: String,
+        filtering_icmp: String,
+        reuse: String,
+        parity: bool,
+        refusal: String,
+        unsolicited: String,
+        bypass: Vec<At<String>>,
+        forwards: Vec<At<RawForward>>,
+    }
+
+    RawForward {
+        protocol: String,
+        port: u64,
+        address: String,
+        to: String,
     }
 
     RawTunnel {

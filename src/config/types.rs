@@ -12,6 +12,7 @@ use zeroize::ZeroizeOnDrop;
 use super::units::{Endpoint, Listen, Rate};
 use crate::flow::Class;
 use crate::id::{NodeId, PeerIndex, PublicKey, UplinkIndex};
+use crate::nat::{NatLimits, NatPolicy, NatTimers, Transport};
 use crate::tunnel::Suite;
 
 /// Everything a gateway is told. Names are resolved to indices, networks do not overlap, keys are
@@ -273,20 +274,33 @@ pub struct FlowsSection {
 }
 
 /// `nat`: bounds and timers of the exit's NAT.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NatSection {
-    /// Mappings in all.
-    pub max: u32,
-    /// Mappings of one host.
-    pub max_per_host: u32,
-    /// Idle time of an established TCP connection (RFC 5382: at least 2 h 4 min).
-    pub tcp_established: Duration,
-    /// Idle time of one that opens or closes (RFC 5382: at least 4 min).
-    pub tcp_transitory: Duration,
-    /// Idle time of a UDP mapping (RFC 4787: at least 2 min, 5 min recommended).
-    pub udp: Duration,
-    /// Idle time of an ICMP query (RFC 5508: at least 60 s).
-    pub icmp: Duration,
+    /// How much there may be.
+    pub limits: NatLimits,
+    /// How long it lives.
+    pub timers: NatTimers,
+    /// What the RFCs leave to the operator.
+    pub policy: NatPolicy,
+    /// Destinations for which packets keep their inside source.
+    pub bypass: Vec<IpNet>,
+    /// Outside endpoints that always lead to the same inside endpoint.
+    pub forwards: Vec<Forward>,
+}
+
+/// One of `nat.forwards`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forward {
+    /// The transport.
+    pub transport: Transport,
+    /// The outside port.
+    pub port: u16,
+    /// The outside address, one of the pool; none for its first.
+    pub address: Option<IpAddr>,
+    /// The inside endpoint, of our LAN or a peer's networks.
+    pub to: SocketAddr,
+    /// Whose host that is; none for our own.
+    pub peer: Option<PeerIndex>,
 }
 
 /// `tunnel`.

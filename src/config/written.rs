@@ -11,6 +11,7 @@ use serde::{Serialize, Serializer};
 use super::types::{Config, EgressMode, Exit, InternetVia, OnFailure};
 use super::units::format_duration;
 use super::validate::{dscp_name, protocol_name};
+use super::written_nat::Nat;
 use crate::flow::{Class, ClassMatch};
 use crate::id::PeerIndex;
 
@@ -196,16 +197,6 @@ struct Bounds {
 }
 
 #[derive(Serialize)]
-struct Nat {
-    max: u32,
-    max_per_host: u32,
-    tcp_established: String,
-    tcp_transitory: String,
-    udp: String,
-    icmp: String,
-}
-
-#[derive(Serialize)]
 struct Tunnel {
     suites: Vec<&'static str>,
 }
@@ -244,7 +235,7 @@ impl<'c> Document<'c> {
                 copies: config.routing.copies.to_string(),
             },
             flows: Bounds { max: config.flows.max, max_per_host: config.flows.max_per_host },
-            nat: nat(config),
+            nat: Nat::new(&config.nat),
             tunnel: Tunnel { suites: config.tunnel.suites.iter().map(|s| s.name()).collect() },
             log: &config.log,
         }
@@ -340,18 +331,6 @@ fn via(config: &Config) -> Word {
                 })
                 .collect(),
         ),
-    }
-}
-
-fn nat(config: &Config) -> Nat {
-    let nat = &config.nat;
-    Nat {
-        max: nat.max,
-        max_per_host: nat.max_per_host,
-        tcp_established: format_duration(nat.tcp_established),
-        tcp_transitory: format_duration(nat.tcp_transitory),
-        udp: format_duration(nat.udp),
-        icmp: format_duration(nat.icmp),
     }
 }
 

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::kernel::{HostFacts, uplink_address};
 use crate::config::{self, Config, Endpoint, InternetVia, Listen};
 use crate::flow;
-use crate::nat::{NatConfig, NatLimits, NatTimers};
+use crate::nat::{NatConfig, Realm, StaticMapping};
 use crate::node::{EgressConfig, ExitVia, NodeConfig, PeerConfig, RelayConfig, UplinkConfig};
 use crate::routing::RouterConfig;
 use crate::time::WallClock;
@@ -134,16 +134,19 @@ fn egress(config: &Config, facts: &HostFacts) -> Option<EgressConfig> {
 
 fn nat(config: &Config, egress: &config::EgressSection) -> NatConfig {
     let section = &config.nat;
+    let forward = |forward: &config::Forward| StaticMapping {
+        transport: forward.transport,
+        realm: forward.peer.map_or(Realm::LOCAL, Realm::from),
+        inside: forward.to,
+        address: forward.address,
+        port: forward.port,
+    };
     NatConfig {
-        limits: NatLimits::of_mappings(section.max, section.max_per_host),
-        timers: NatTimers {
-            udp: section.udp,
-            icmp: section.icmp,
-            tcp_established: section.tcp_established,
-            tcp_opening: section.tcp_transitory,
-            tcp_closing: section.tcp_transitory,
-            ..NatTimers::default()
-        },
+        limits: section.limits,
+        timers: section.timers.clone(),
+        policy: section.policy,
+        static_mappings: section.forwards.iter().map(forward).collect(),
+        bypass: section.bypass.clone(),
         ..NatConfig::new(egress.pool.iter().copied().map(IpNet::V4).collect(), egress.ports.clone())
     }
 }

@@ -3,7 +3,9 @@
 mod behaviour;
 mod check;
 mod icmp;
+mod kinds;
 mod model;
+mod policy;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;

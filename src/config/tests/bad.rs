@@ -718,6 +718,24 @@ const FIGURES_AND_UNITS: &[Case] = &[
         "27:19: routing.margin: 1.5 is out of bounds: use a fraction from 0 to 0.9",
     ),
     ("", "nat: {udp: 30s}", "27:12: nat.udp: `30s` is out of bounds: use 2m to 168h"),
+    (
+        "",
+        "nat: {udp_ports: ['53'], forwards: [{port: 80, to: '10.2.0.5:80'}, {to: '10.2.0.5:80'}]}",
+        "27:19: nat.udp_ports[0]: `53`: not a port with its time: write both, like `53 30s`\n\
+         27:44: nat.forwards[0].port: 80 is not the NAT's: outside mode `routed` use 40000 to 59999\n\
+         27:68: nat.forwards[1].port: is missing: write the outside port",
+    ),
+    (
+        "",
+        "nat: {forwards: [{port: 40001, address: 9.9.9.9, to: '192.0.2.200:80'}]}",
+        "27:41: nat.forwards[0].address: `9.9.9.9`: not an address of `egress.pool`\n\
+         27:54: nat.forwards[0].to: `192.0.2.200:80`: no network of ours or of a peer has this address",
+    ),
+    (
+        "",
+        "nat: {filtering: adress}",
+        "27:18: nat.filtering: unknown value `adress`: did you mean `address`?",
+    ),
     ("", "nat: {max: 0}", "27:12: nat.max: 0 is out of bounds: use 1 to 4194304"),
     (
         "",

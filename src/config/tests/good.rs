@@ -32,11 +32,34 @@ fn absent_keys_have_working_defaults() {
     assert_eq!(config.internet, InternetVia::Ordered(vec![]));
     assert_eq!(config.probing.budget, Rate::from_kbit(33));
     assert_eq!(config.routing.hold_down, Duration::from_secs(5));
-    assert_eq!(config.nat.tcp_established, Duration::from_secs(7_440));
+    assert_eq!(config.nat.timers.tcp_established, Duration::from_secs(7_440));
     assert_eq!(config.log, "info");
     let [class] = config.classes.as_slice() else { panic!("one class by default") };
     assert_eq!((class.metric, class.redundancy), (Metric::Latency, 1));
     assert_eq!(class.matches, None);
+}
+
+#[test]
+fn the_nat_is_as_the_standards_recommend_and_can_be_told_otherwise() {
+    let nat = parse(BASE).unwrap().nat;
+    assert_eq!(nat.policy, crate::nat::NatPolicy::default());
+    assert_eq!(nat.timers, crate::nat::NatTimers::default());
+    assert_eq!(nat.limits.rate_per_host, None);
+    let text = "nat: {tcp_transitory: 5m, tcp_opening: 4m, udp_ports: [53 30s], filtering: address,\
+                \x20filtering_udp: endpoint-independent, reuse: when_full, tcp_per_host: 100,\
+                \x20rate_per_host: 50, bypass: [203.0.113.0/28], forwards: [{port: 40080,\
+                \x20to: '10.2.0.5:80'}, {protocol: udp, port: 40053, to: '10.1.0.5:53'}]}\n";
+    let config = parse(&format!("{BASE}{text}")).unwrap();
+    let nat = &config.nat;
+    assert_eq!(nat.timers.tcp_closing, Duration::from_secs(300));
+    assert_eq!(nat.timers.tcp_opening, Duration::from_secs(240));
+    assert_eq!(nat.timers.udp_ports, [(53, Duration::from_secs(30))]);
+    assert_eq!(nat.policy.tcp.filtering, crate::nat::Dependence::Address);
+    assert_eq!(nat.policy.udp.filtering, crate::nat::Dependence::EndpointIndependent);
+    assert_eq!(nat.limits.per_transport.tcp, 100);
+    assert_eq!(nat.limits.rate_per_host, Some(50));
+    assert_eq!(nat.forwards[0].peer, Some(PeerIndex(0)));
+    assert_eq!((nat.forwards[1].peer, nat.forwards[1].port), (None, 40_053));
 }
 
 #[test]

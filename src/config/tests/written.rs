@@ -105,6 +105,10 @@ fn unusual_values_come_back() {
         "internet: {via: []}\nrouting: {margin: 0, margin_latency: 0.5ms, hold_down: 0s, copies: 64kbit}",
         "tunnel: {suites: chacha20-poly1305}\nlog: 'off,rongate::routing=debug'",
         "http: {listen: '[::1]:9477'}\nflows: {max: 9}\nnat: {max: 7, udp: 2.5m}",
+        "nat: {tcp_per_host: 9, rate_per_host: 3, udp_ports: [53 30s, 123 1m], parity: false,\
+         \x20mapping: address, filtering_tcp: address-and-port, reuse: when_full, refusal: silent,\
+         \x20unsolicited: silent, bypass: 203.0.113.0/28, quarantine: 0s,\
+         \x20forwards: [{port: 40001, to: '10.2.0.5:80', address: 100.64.1.1}]}",
         "classes:\n\
          - {name: no, match: {protocol: 1, dscp: cs0, source: '10.1.0.0/16'}, set_dscp: 63}\n\
          - {name: '1e5', match: {protocol: icmp}, set_dscp: default}\n\

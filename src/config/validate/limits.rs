@@ -1,4 +1,4 @@
-//! `probing`, `routing`, `flows`, `nat`, `tunnel`, `log`: figures within bounds.
+//! `probing`, `routing`, `flows`, `tunnel`, `log`: figures within bounds.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -6,10 +6,8 @@ use std::time::Duration;
 use super::{choice, duration, hint, number};
 use crate::config::de::At;
 use crate::config::fault::Faults;
-use crate::config::raw::{RawConfig, RawNat};
-use crate::config::types::{
-    FlowsSection, NatSection, ProbingSection, RoutingSection, TunnelSection,
-};
+use crate::config::raw::RawConfig;
+use crate::config::types::{FlowsSection, ProbingSection, RoutingSection, TunnelSection};
 use crate::config::units::Rate;
 use crate::tunnel::Suite;
 
@@ -20,7 +18,6 @@ pub(super) struct Limits {
     pub(super) probing: ProbingSection,
     pub(super) routing: RoutingSection,
     pub(super) flows: FlowsSection,
-    pub(super) nat: NatSection,
     pub(super) tunnel: TunnelSection,
 }
 
@@ -29,12 +26,11 @@ pub(super) fn limits(file: &RawConfig, faults: &mut Faults) -> Limits {
         probing: probing(file, faults),
         routing: routing(file, faults),
         flows: flows(file, faults),
-        nat: nat(file.nat.as_ref().map(|section| &section.value), faults),
         tunnel: tunnel(file, faults),
     }
 }
 
-const fn seconds(low: u64, high: u64) -> RangeInclusive<Duration> {
+pub(super) const fn seconds(low: u64, high: u64) -> RangeInclusive<Duration> {
     Duration::from_secs(low)..=Duration::from_secs(high)
 }
 
@@ -85,7 +81,7 @@ fn routing(file: &RawConfig, faults: &mut Faults) -> RoutingSection {
 }
 
 /// A bound in all and one for each host, which cannot be higher.
-fn shares(
+pub(super) fn shares(
     max: Option<&At<u64>>,
     per_host: Option<&At<u64>>,
     defaults: (u32, u32),
@@ -103,26 +99,6 @@ fn flows(file: &RawConfig, faults: &mut Faults) -> FlowsSection {
     let (max, max_per_host) =
         shares(raw.max.as_ref(), raw.max_per_host.as_ref(), defaults, 4_194_304, faults);
     FlowsSection { max, max_per_host }
-}
-
-fn nat(raw: Option<&RawNat>, faults: &mut Faults) -> NatSection {
-    let raw = raw.cloned().unwrap_or_default();
-    let defaults = (262_144, 8_192);
-    let (max, max_per_host) =
-        shares(raw.max.as_ref(), raw.max_per_host.as_ref(), defaults, 4_194_304, faults);
-    let mut timer = |written: Option<&At<String>>, low: u64, default: u64| {
-        written
-            .and_then(|at| duration(at, seconds(low, 604_800), faults))
-            .unwrap_or_else(|| Duration::from_secs(default))
-    };
-    NatSection {
-        max,
-        max_per_host,
-        tcp_established: timer(raw.tcp_established.as_ref(), 7_440, 7_440),
-        tcp_transitory: timer(raw.tcp_transitory.as_ref(), 240, 240),
-        udp: timer(raw.udp.as_ref(), 120, 300),
-        icmp: timer(raw.icmp.as_ref(), 60, 60),
-    }
 }
 
 fn tunnel(file: &RawConfig, faults: &mut Faults) -> TunnelSection {

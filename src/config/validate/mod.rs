@@ -3,6 +3,7 @@
 mod classes;
 mod exit;
 mod limits;
+mod nat;
 mod networks;
 mod node;
 mod peers;
@@ -45,6 +46,8 @@ pub(super) fn validate(
     let internet = exit::internet(raw, &names, egress.is_some(), faults);
     let classes = classes::classes(file.classes.as_ref(), faults);
     let limits = limits::limits(file, faults);
+    let around = nat::Surroundings { egress: egress.as_ref(), lan: &lan, peers: &peers };
+    let nat = nat::nat(file.nat.as_ref().map(|section| &section.value), &around, faults);
     uplinks::check_interfaces(raw, faults);
     claims.check(faults);
     peers::check_endpoints(raw, &claims, faults);
@@ -66,7 +69,7 @@ pub(super) fn validate(
         probing: limits.probing,
         routing: limits.routing,
         flows: limits.flows,
-        nat: limits.nat,
+        nat,
         tunnel: limits.tunnel,
         log,
     })

@@ -22,7 +22,7 @@ impl Table {
         for (id, mapping) in self.mappings.iter_from(0) {
             let end = self.outside(mapping);
             let transport = mapping.inside.transport;
-            let alone = mapping.kind != Kind::Shared && transport.has_ports();
+            let alone = mapping.kind != Kind::Shared && self.is_ordinary(mapping.place());
             assert!(!alone || outside.insert((transport, end.socket())), "shared endpoint");
             assert_eq!(self.by_inside(&mapping.inside, mapping.remote), Some(MappingId(id)));
             let found = self.by_outside(transport, end, mapping.remote);

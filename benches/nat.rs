@@ -1,0 +1,171 @@
+//! What the NAT costs without any input or output, with a million mappings: making them, looking one
+//! up and rewriting a packet, and ending them all. `cargo bench --bench nat` prints nanoseconds for
+//! each; the smallest of many rounds is what other work on the machine disturbs least.
+
+use std::io::Write as _;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use rongate::nat::{MappingId, Nat, NatConfig, NatLimits, Realm};
+use rongate::packet::{Headers, Ports, Vnet, checksum, tcp_flag};
+use rongate::rng::Rng;
+use rongate::time::Instant;
+
+const HOSTS: u32 = 10_000;
+const PORTS: u16 = 100;
+const MAPPINGS: u32 = HOSTS * PORTS as u32;
+const REALM: Realm = Realm(3);
+const SERVER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 80);
+const ROUND: usize = 20_000;
+const ROUNDS: usize = 60;
+
+/// A packet whose ends are set before each use.
+struct Packet {
+    bytes: Vec<u8>,
+    headers: Headers,
+}
+
+impl Packet {
+    fn new(protocol: u8, flags: u8) -> Self {
+        let mut bytes = vec![0x45, 0, 0, 140, 0, 1, 0x40, 0, 64, protocol, 0, 0];
+        bytes.extend_from_slice(&[10, 0, 0, 1, 203, 0, 113, 80]);
+        bytes.resize(140, 7);
+        if protocol == 6 {
+            (bytes[32], bytes[33]) = (0x50, flags);
+        } else {
+            (bytes[24], bytes[25]) = (0, 120);
+        }
+        checksum::fill_ipv4(&mut bytes[..20]);
+        let Ok(headers) = Headers::parse(&bytes) else { unreachable!("it is well formed") };
+        Self { bytes, headers }
+    }
+
+    fn set(&mut self, from: (Ipv4Addr, u16), to: (Ipv4Addr, u16)) {
+        self.bytes[12..16].copy_from_slice(&from.0.octets());
+        self.bytes[16..20].copy_from_slice(&to.0.octets());
+        self.bytes[20..22].copy_from_slice(&from.1.to_be_bytes());
+        self.bytes[22..24].copy_from_slice(&to.1.to_be_bytes());
+        self.headers.source = from.0.into();
+        self.headers.destination = to.0.into();
+        self.headers.ports = Some(Ports { src: from.1, dst: to.1 });
+    }
+
+    fn outbound(&mut self, nat: &mut Nat, now: Instant) -> bool {
+        nat.outbound(now, REALM, &mut self.bytes, &self.headers, &Vnet::default()).is_ok()
+    }
+
+    fn inbound(&mut self, nat: &mut Nat, now: Instant) -> bool {
+        nat.inbound(now, &mut self.bytes, &self.headers, &Vnet::default()).is_ok()
+    }
+}
+
+/// An address of host `n` and its port.
+fn inside(n: u32) -> (Ipv4Addr, u16) {
+    let host = n / u32::from(PORTS);
+    (Ipv4Addr::from_bits(0x0a00_0001 + host), 5_000 + (n % u32::from(PORTS)) as u16)
+}
+
+fn nat(now: Instant) -> Nat {
+    let Ok(pool) = "198.18.0.0/25".parse() else { unreachable!("a network") };
+    let config = NatConfig {
+        limits: NatLimits::of_mappings(MAPPINGS, 10_000),
+        ..NatConfig::new(vec![pool], 40_000..=59_999)
+    };
+    Nat::new(now, &config, Rng::new([7; 32]))
+}
+
+#[expect(clippy::disallowed_methods, reason = "a benchmark measures real time")]
+fn clock() -> std::time::Instant {
+    std::time::Instant::now()
+}
+
+/// Fills a NAT and returns nanoseconds for each mapping: of the best thousandth part, and in all.
+fn fill(nat: &mut Nat, now: Instant, packet: &mut Packet) -> (f64, f64) {
+    let part = MAPPINGS / 1_000;
+    let (mut best, mut all) = (f64::MAX, 0.0);
+    for first in (0..MAPPINGS).step_by(part as usize) {
+        let start = clock();
+        for n in first..first + part {
+            packet.set(inside(n), (SERVER, 443));
+            assert!(packet.outbound(nat, now), "there is room");
+        }
+        let each = start.elapsed().as_nanos() as f64 / f64::from(part);
+        best = best.min(each);
+        all += each / 1_000.0;
+    }
+    (best, all)
+}
+
+/// Nanoseconds for each of many packets of random mappings: of the best round, and of the median.
+fn rounds(rng: &mut Rng, mut one: impl FnMut(u32) -> bool) -> (f64, f64) {
+    let mut times: Vec<f64> = (0..ROUNDS)
+        .map(|_| {
+            let chosen: Vec<u32> = (0..ROUND).map(|_| rng.below(MAPPINGS)).collect();
+            let start = clock();
+            assert!(chosen.into_iter().all(&mut one), "every mapping is known");
+            start.elapsed().as_nanos() as f64 / ROUND as f64
+        })
+        .collect();
+    times.sort_by(f64::total_cmp);
+    (times[0], times[ROUNDS / 2])
+}
+
+fn ends(nat: &Nat) -> Vec<(Ipv4Addr, u16)> {
+    let v4 = |end: SocketAddr| match end.ip() {
+        IpAddr::V4(address) => (address, end.port()),
+        IpAddr::V6(_) => unreachable!("the pool is IPv4"),
+    };
+    nat.iter_from(MappingId(0)).map(|view| v4(view.outside)).collect()
+}
+
+/// Ends everything in steps of 256, and returns the nanoseconds of the longest one and of all for
+/// each mapping.
+fn expire(nat: &mut Nat, now: Instant) -> (f64, f64) {
+    let (mut longest, mut all) = (0.0_f64, 0.0);
+    let mut left = 0;
+    while left == 0 {
+        let start = clock();
+        left = nat.expire(now, 256);
+        let time = start.elapsed().as_nanos() as f64;
+        longest = longest.max(time);
+        all += time;
+    }
+    (longest, all / f64::from(MAPPINGS))
+}
+
+fn main() {
+    let mut out = std::io::stdout();
+    let mut rng = Rng::new([9; 32]);
+    for (name, protocol, flags) in [("udp", 17, 0), ("tcp", 6, tcp_flag::SYN)] {
+        let now = Instant::from_micros(1_000_000);
+        let mut nat = nat(now);
+        let mut packet = Packet::new(protocol, flags);
+        let (best, all) = fill(&mut nat, now, &mut packet);
+        let rate = 1_000_000.0 / all;
+        let _ = writeln!(
+            out,
+            "{name}: new mapping      best {best:6.1} ns, mean {all:6.1} ns: {rate:.0} thousand/s"
+        );
+        let mut packet = Packet::new(protocol, tcp_flag::ACK);
+        let (best, median) = rounds(&mut rng, |n| {
+            packet.set(inside(n), (SERVER, 443));
+            packet.outbound(&mut nat, now)
+        });
+        let _ =
+            writeln!(out, "{name}: packet out       best {best:6.1} ns, median {median:6.1} ns");
+        let ends = ends(&nat);
+        let (best, median) = rounds(&mut rng, |n| {
+            packet.set((SERVER, 443), ends[n as usize]);
+            packet.inbound(&mut nat, now)
+        });
+        let _ =
+            writeln!(out, "{name}: packet in        best {best:6.1} ns, median {median:6.1} ns");
+        let (longest, each) = expire(&mut nat, now + Duration::from_secs(10_000));
+        assert_eq!(nat.counts().mappings, 0, "all are over");
+        let _ = writeln!(
+            out,
+            "{name}: expiry           longest 256 steps {:.1} us, mean {each:6.1} ns a mapping",
+            longest / 1_000.0
+        );
+    }
+}
