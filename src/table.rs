@@ -19,7 +19,7 @@ impl<T> Arena<T> {
     /// Room for `capacity` entries (at most 2^31).
     pub fn new(capacity: usize) -> Self {
         let capacity = capacity.min(1 << 31);
-        Self { entries: Vec::with_capacity(capacity), free: Vec::new(), capacity }
+        Self { entries: Vec::with_capacity(capacity), free: Vec::with_capacity(capacity), capacity }
     }
 
     /// Number of entries.

@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use rongate::nat::NatConfig;
+use rongate::node::EgressConfig;
 use rongate::sim::{Delivery, LinkModel, Mesh, Simulator};
 
 const SERVER: (Ipv4Addr, u16) = (Ipv4Addr::new(8, 8, 8, 8), 53);
@@ -14,11 +15,15 @@ fn host() -> (Ipv4Addr, u16) {
     (Mesh::host(0, 11), 5_000)
 }
 
-/// Site 0 uses the exit of site 1, whose NAT is as `change` wants it.
+/// Site 0 uses the exit of site 1, which is as `change` wants it.
 fn overlay(change: impl FnOnce(&mut NatConfig)) -> Simulator {
+    overlay_with(|egress| change(&mut egress.nat))
+}
+
+fn overlay_with(change: impl FnOnce(&mut EgressConfig)) -> Simulator {
     let mesh = Mesh { sites: 2, exits: true, ..Mesh::default() };
     let mut configs = mesh.configs();
-    change(&mut configs[1].egress.as_mut().unwrap().nat);
+    change(configs[1].egress.as_mut().unwrap());
     let mut simulator = Simulator::new(configs, LinkModel::default(), 1);
     simulator.run_for(Duration::from_secs(5));
     simulator.take_deliveries();
@@ -139,4 +144,26 @@ fn a_bypassed_destination_sees_the_inside_address() {
     assert_eq!(delivered(&mut simulator, 0), [answer]);
     simulator.send(0, &udp(host(), SERVER, b"query"));
     assert_ne!(address(&delivered(&mut simulator, 1)[0], 12), host().0, "others are translated");
+}
+
+#[test]
+fn a_host_of_another_site_gets_a_mapping_by_asking_the_exit() {
+    let mut simulator = overlay_with(|egress| egress.pcp = true);
+    let server = (Mesh::overlay(1), 5_351);
+    // NAT-PMP: TCP, inside port 22, outside port 40022, 600 s.
+    let request = [&[0, 2, 0, 0][..], &[0, 22], &40_022_u16.to_be_bytes(), &[0, 0, 2, 88]].concat();
+    simulator.send(0, &udp(host(), server, &request));
+    let told = delivered(&mut simulator, 0);
+    let [told] = told.as_slice() else { panic!("{told:?}") };
+    assert_eq!((address(told, 12), address(told, 16)), (server.0, host().0));
+    let ports = [server.1.to_be_bytes(), host().1.to_be_bytes()].concat();
+    assert_eq!(told[20..24], ports);
+    assert_eq!(told[28..32], [0, 130, 0, 0], "done");
+    assert_eq!(told[38..40], 40_022_u16.to_be_bytes());
+    let nat = simulator.node(1).unwrap().nat().unwrap();
+    assert_eq!(nat.iter_from(rongate::nat::MappingId(0)).count(), 1);
+    // Where the server is off, the request goes to the router as any packet for it.
+    let mut off = overlay(|_| ());
+    off.send(0, &udp(host(), server, &request));
+    assert_eq!(delivered(&mut off, 1).len(), 1);
 }

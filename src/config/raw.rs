@@ -170,6 +170,7 @@ sections! {
         parity: bool,
         refusal: String,
         unsolicited: String,
+        pcp: bool,
         bypass: Vec<At<String>>,
         forwards: Vec<At<RawForward>>,
     }

@@ -282,6 +282,8 @@ pub struct NatSection {
     pub timers: NatTimers,
     /// What the RFCs leave to the operator.
     pub policy: NatPolicy,
+    /// Whether hosts may ask for mappings (PCP, NAT-PMP).
+    pub pcp: bool,
     /// Destinations for which packets keep their inside source.
     pub bypass: Vec<IpNet>,
     /// Outside endpoints that always lead to the same inside endpoint.

@@ -38,6 +38,7 @@ pub(super) struct Nat {
     parity: bool,
     refusal: &'static str,
     unsolicited: &'static str,
+    pcp: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     bypass: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -55,7 +56,7 @@ struct WrittenForward {
 
 impl Nat {
     pub(super) fn new(nat: &NatSection) -> Self {
-        let NatSection { limits, timers, policy, bypass, forwards } = nat;
+        let NatSection { limits, timers, policy, pcp, bypass, forwards } = nat;
         let udp_port = |(port, time): &(u16, _)| format!("{port} {}", format_duration(*time));
         Self {
             max: limits.max_mappings,
@@ -92,6 +93,7 @@ impl Nat {
                 Refusal::Silent => "silent",
             },
             unsolicited: if policy.answer_unsolicited { "unreachable" } else { "silent" },
+            pcp: *pcp,
             bypass: bypass.iter().map(ToString::to_string).collect(),
             forwards: forwards.iter().map(forward).collect(),
         }

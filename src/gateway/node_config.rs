@@ -126,6 +126,7 @@ fn egress(config: &Config, facts: &HostFacts) -> Option<EgressConfig> {
     denied.dedup();
     Some(EgressConfig {
         nat: nat(config, section),
+        pcp: config.nat.pcp,
         allowed: Some(section.allowed.clone()),
         denied,
         permitted: section.allow.clone(),

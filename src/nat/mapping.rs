@@ -330,6 +330,9 @@ impl Table {
         self.mappings.remove(id.0);
         self.by_inside.remove(self.inside_hash(&mapping.inside, mapping.remote), id.0);
         self.mapping_timers.cancel(id.0);
+        if mapping.kind == Kind::Leased {
+            self.leases.remove(&id.0);
+        }
         if self.is_exceptional(&mapping) {
             let hash = self.seed.hash(place_words(mapping.place(), mapping.remote));
             self.by_place.remove(hash, id.0);
@@ -352,6 +355,7 @@ impl Table {
         } else if mapping.inside.transport == Transport::Tcp && mapping.confirmed > 0 {
             // The lease is over, but not the connections.
             mapping.kind = Kind::Dynamic;
+            self.leases.remove(&id);
         } else {
             self.remove(now, MappingId(id));
         }

@@ -34,7 +34,9 @@ mod host;
 mod icmp;
 mod ident;
 mod knock;
+mod lease;
 mod mapping;
+pub mod pcp;
 mod pool;
 mod session;
 mod table;
@@ -47,6 +49,7 @@ pub use config::{
 };
 pub use events::NatEvent;
 pub use host::HostView;
+pub use lease::{LeaseError, LeaseRequest, Nonce};
 pub use mapping::{Kind, MappingId, MappingView};
 pub use table::NatCounts;
 pub use translate::{Arrival, Inbound, Nat, Outbound};

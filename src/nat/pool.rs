@@ -136,6 +136,7 @@ impl Pool {
         networks: &[IpNet],
         ports: &RangeInclusive<u16>,
         quarantine: Duration,
+        resting: usize,
     ) -> Self {
         let of_v4 = |net: &IpNet| if let IpNet::V4(net) = net { Some(*net) } else { None };
         let of_v6 = |net: &IpNet| if let IpNet::V6(net) = net { Some(*net) } else { None };
@@ -167,7 +168,7 @@ impl Pool {
             first_port: *ports.start(),
             ports: if ports.is_empty() { 0 } else { ports_count },
             spaces,
-            resting: VecDeque::new(),
+            resting: VecDeque::with_capacity(resting),
             quarantine,
             used: 0,
         }
@@ -383,7 +384,7 @@ mod tests {
 
     fn pool(networks: &[&str], ports: RangeInclusive<u16>) -> Pool {
         let networks: Vec<_> = networks.iter().map(|n| n.parse().unwrap()).collect();
-        Pool::new(&networks, &ports, QUARANTINE)
+        Pool::new(&networks, &ports, QUARANTINE, 0)
     }
 
     fn at(text: &str) -> Ipv6Addr {

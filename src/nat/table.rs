@@ -1,12 +1,14 @@
 //! The tables of the NAT: what a packet means for them, and what time does to them. Knows no
 //! packets.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::config::{Dependence, NatPolicy};
 use super::end::End;
 use super::events::Events;
 use super::host::Host;
+use super::lease::Lease;
 use super::mapping::{InsideEnd, Kind, Mapping, MappingId, depends};
 use super::pool::Pool;
 use super::session::{Session, State};
@@ -57,6 +59,7 @@ pub(super) struct Table {
     pub(super) by_host: HashIndex,
     /// Mappings that were opened by name, at some time.
     pub(super) opened: u64,
+    pub(super) leases: BTreeMap<u32, Lease>,
     pub(super) events: Events,
     pub(super) created: u64,
     pub(super) expired: u64,
@@ -67,7 +70,7 @@ impl Table {
         let mappings = config.limits.max_mappings as usize;
         let sessions = config.limits.max_sessions as usize;
         Self {
-            pool: Pool::new(&config.pool, &config.ports, config.timers.quarantine),
+            pool: Pool::new(&config.pool, &config.ports, config.timers.quarantine, mappings),
             limits: config.limits,
             timers: config.timers.clone(),
             policy: config.policy,
@@ -84,6 +87,7 @@ impl Table {
             hosts: Arena::new(mappings),
             by_host: HashIndex::new(mappings),
             opened: 0,
+            leases: BTreeMap::new(),
             events: Events::new(config.policy.events),
             created: 0,
             expired: 0,

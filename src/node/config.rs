@@ -82,6 +82,8 @@ pub struct PeerConfig {
 pub struct EgressConfig {
     /// The NAT.
     pub nat: crate::nat::NatConfig,
+    /// Whether hosts of its users may ask for mappings (PCP and NAT-PMP).
+    pub pcp: bool,
     /// Who may use it; `None` for all peers.
     pub allowed: Option<Vec<PeerIndex>>,
     /// Further destinations that are refused: the router's own addresses and local networks too.

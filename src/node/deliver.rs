@@ -85,6 +85,10 @@ impl Node {
             return Err(DropReason::UnrelatedIcmpError);
         }
         match to {
+            Some(Owner::Local) if self.is_pcp_request(peer, &headers) => {
+                self.serve_pcp(now, peer, packet, &headers, out)?;
+                Ok(Admitted::Gone)
+            }
             Some(Owner::Local) => Ok(Admitted::ToTun(headers)),
             Some(Owner::Peer(_)) => Err(DropReason::ForeignDestination),
             None => self.leave_overlay(now, peer, packet, &headers, out),

@@ -26,6 +26,7 @@ mod from_tun;
 mod from_underlay;
 mod on_timeout;
 mod paths;
+mod pcp;
 mod peer;
 mod prefixes;
 mod reassembly;
@@ -118,6 +119,8 @@ pub struct Node {
     packet_scratch: Vec<u8>,
     split_scratch: Vec<u8>,
     fragment_scratch: Vec<u8>,
+    /// The server through which hosts ask our exit for mappings.
+    pcp: Option<crate::nat::pcp::PcpServer>,
     reply_scratch: Vec<u8>,
     /// The flow that the last packet of this turn answered, if that is one of ours.
     last_reply: Option<(FlowKey, Option<FlowId>)>,
@@ -200,6 +203,8 @@ impl Node {
         let peer_ids: Vec<_> = peers.iter().map(|peer| peer.id).collect();
         let advertiser = Advertiser::new(now, pace, config.epoch, &peer_ids);
         let exit = config.egress.as_ref().map(|egress| Exit::new(now, egress, rng.fork()));
+        let wants_pcp = config.egress.as_ref().is_some_and(|egress| egress.pcp);
+        let pcp = wants_pcp.then(|| crate::nat::pcp::PcpServer::new(now));
         Self {
             prefixes: prefix_table(&config),
             flows: FlowTable::new(now, config.flow_limits, &mut rng),
@@ -233,6 +238,7 @@ impl Node {
             packet_scratch: Vec::with_capacity(crate::batch::BUFFER_LEN),
             split_scratch: Vec::with_capacity(crate::batch::BUFFER_LEN),
             fragment_scratch: Vec::new(),
+            pcp,
             reply_scratch: Vec::with_capacity(256),
             last_reply: None,
             relays_scratch: Vec::new(),

@@ -72,6 +72,7 @@ impl Mesh {
                     limits: NatLimits::of_mappings(1_024, 256),
                     ..NatConfig::new(vec![Self::outside(site).into()], 40_000..=59_999)
                 },
+                pcp: false,
                 allowed: None,
                 denied: vec![network(site)],
                 permitted: Vec::new(),

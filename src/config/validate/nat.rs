@@ -63,6 +63,7 @@ pub(super) fn nat(
         limits: limits(&raw, faults),
         timers: timers(&raw, faults),
         policy: policy(&raw, faults),
+        pcp: raw.pcp.as_ref().is_some_and(|at| at.value),
         bypass,
         forwards: seen,
     }

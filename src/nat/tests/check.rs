@@ -44,7 +44,9 @@ impl Table {
                 assert_eq!(transport == Transport::Tcp, confirmed > 0);
             }
             sessions += count as usize;
-            timed += usize::from(dynamic && transport != Transport::Tcp);
+            let leased = mapping.kind == Kind::Leased;
+            timed += usize::from(leased || dynamic && transport != Transport::Tcp);
+            assert_eq!(leased, self.leases.contains_key(&id));
         }
         assert_eq!(sessions, self.sessions.len());
         assert_eq!(sessions, self.by_remote.len());
