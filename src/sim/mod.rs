@@ -3,21 +3,39 @@
 //! The nodes are the real ones; only time and the underlay are made up. Events are processed in the
 //! order of their instants, those of one instant in the order in which they arose, so that a seed
 //! gives the same run every time.
+//!
+//! - [`Simulator`] drives the nodes; [`Network`] carries their datagrams, over links that pairs
+//!   share when an [`Underlay`] of autonomous systems is laid below it.
+//! - [`Clock`] and [`Middlebox`] stand before a node: clocks that differ, NATs, firewalls.
+//! - [`Audit`] watches every turn from outside: nothing leaks, nothing loops, the counters are true.
+//! - [`swarm`] draws whole worlds and their faults from a seed, and judges what the nodes make of
+//!   them.
 
+mod audit;
+mod clock;
+pub mod host;
+mod middlebox;
 mod network;
 mod overlay;
+pub mod swarm;
+mod turn;
+mod underlay;
 
-use std::cmp::Reverse;
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-pub use network::{LinkModel, Network};
+pub use audit::{Audit, MARK};
+pub use clock::Clock;
+pub use middlebox::{BoxModel, Dependence, Middlebox};
+pub use network::{Burst, Fate, LinkModel, Network, Truth};
 pub use overlay::Mesh;
+pub use underlay::{LinkKind, TransitStub, Underlay};
 
-use crate::batch::{Output, RxBatch};
+use crate::batch::{Output, RxBatch, Target};
 use crate::id::UplinkIndex;
-use crate::node::{Node, NodeConfig, TunVerdict};
+use crate::node::{Event, Node, NodeConfig};
 use crate::packet::Vnet;
 use crate::rng::Rng;
 use crate::time::{Instant, WallClock};
@@ -52,15 +70,67 @@ pub struct Tapped {
 }
 
 enum Happening {
-    Datagram { node: NodeNumber, uplink: UplinkIndex, source: SocketAddr, bytes: Vec<u8> },
-    Timer { node: NodeNumber, version: u64 },
+    Datagram {
+        node: NodeNumber,
+        uplink: UplinkIndex,
+        source: SocketAddr,
+        at_port: u16,
+        bytes: Vec<u8>,
+    },
+    Timer {
+        node: NodeNumber,
+    },
 }
+
+struct Scheduled {
+    at: Instant,
+    /// Order of arising.
+    key: u64,
+    happening: Happening,
+}
+
+impl Ord for Scheduled {
+    /// The heap gives the greatest first: that is the earliest.
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.at, other.key).cmp(&(self.at, self.key))
+    }
+}
+
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Self) -> bool {
+        self.key == other.key
+    }
+}
+
+impl Eq for Scheduled {}
 
 struct SimNode {
     node: Option<Node>,
     config: NodeConfig,
-    timer_version: u64,
+    clock: Clock,
+    /// What stands before each uplink.
+    boxes: Vec<Option<Middlebox>>,
+    /// The earliest timer that is scheduled.
+    armed: Option<Instant>,
+    /// It does nothing until then.
+    frozen_until: Instant,
     incarnation: u64,
+    /// What the shell keeps across restarts.
+    timestamp_floor: u64,
+}
+
+impl SimNode {
+    fn wall(&self, now: Instant) -> WallClock {
+        let true_wall = WALL_START_NS + self.clock.local(now).as_micros() * 1_000
+            - self.clock.offset_us * 1_000;
+        WallClock(true_wall.saturating_add_signed(self.clock.wall_ahead_ns))
+    }
 }
 
 /// A running simulation.
@@ -68,24 +138,46 @@ pub struct Simulator {
     now: Instant,
     nodes: Vec<SimNode>,
     owners: BTreeMap<SocketAddr, (NodeNumber, UplinkIndex)>,
+    /// Outside addresses of middleboxes.
+    outsides: BTreeMap<IpAddr, (NodeNumber, UplinkIndex)>,
     /// The underlay; change it at will between steps.
     pub network: Network,
-    queue: BinaryHeap<Reverse<(Instant, u64)>>,
-    happenings: BTreeMap<u64, Happening>,
+    queue: BinaryHeap<Scheduled>,
     next: u64,
     deliveries: Vec<Delivery>,
     tap: Option<Vec<Tapped>>,
+    events: Option<Vec<(Instant, NodeNumber, Event)>>,
+    audit: Option<Audit>,
     /// Which node's timer ran last, when, and how often in a row.
     turns: (NodeNumber, Instant, u32),
     most_turns: u32,
+    /// Datagrams that reached a node.
+    carried: u64,
     rng: Rng,
     rx: RxBatch,
     out: Output,
+    /// Kept for its capacity.
+    leaving: Vec<(Target, Vec<u8>)>,
 }
 
 impl Simulator {
     /// Nodes with the given configurations over a network whose pairs are all like `default`.
     pub fn new(configs: Vec<NodeConfig>, default: LinkModel, seed: u64) -> Self {
+        let clocks = vec![Clock::default(); configs.len()];
+        let mut simulator = Self::stopped(configs, &clocks, default, seed);
+        for number in 0..simulator.nodes.len() {
+            simulator.start(number);
+        }
+        simulator
+    }
+
+    /// The same with a clock for each node, and nobody started yet.
+    pub fn stopped(
+        configs: Vec<NodeConfig>,
+        clocks: &[Clock],
+        default: LinkModel,
+        seed: u64,
+    ) -> Self {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&seed.to_le_bytes());
         let mut rng = Rng::new(bytes);
@@ -93,24 +185,36 @@ impl Simulator {
             now: Instant::from_micros(1_000_000),
             nodes: Vec::new(),
             owners: BTreeMap::new(),
+            outsides: BTreeMap::new(),
             network: Network::new(default, rng.fork()),
             queue: BinaryHeap::new(),
-            happenings: BTreeMap::new(),
             next: 0,
             deliveries: Vec::new(),
             tap: None,
+            events: None,
+            audit: None,
             turns: (0, Instant::ZERO, 0),
             most_turns: 0,
+            carried: 0,
             rng,
             rx: RxBatch::new(1),
             out: Output::new(TX_GROUPS),
+            leaving: Vec::new(),
         };
         for (number, config) in configs.into_iter().enumerate() {
             for (index, uplink) in config.uplinks.iter().enumerate() {
                 simulator.owners.insert(uplink.listen, (number, UplinkIndex(index as u8)));
             }
-            simulator.nodes.push(SimNode { node: None, config, timer_version: 0, incarnation: 0 });
-            simulator.start(number);
+            simulator.nodes.push(SimNode {
+                node: None,
+                boxes: vec![None; config.uplinks.len()],
+                config,
+                clock: clocks.get(number).copied().unwrap_or_default(),
+                armed: None,
+                frozen_until: Instant::ZERO,
+                incarnation: 0,
+                timestamp_floor: 0,
+            });
         }
         simulator
     }
@@ -120,43 +224,83 @@ impl Simulator {
         self.now
     }
 
+    /// How many nodes there are, running or not.
+    pub const fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// True without nodes.
+    pub const fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
     /// A node, unless it is stopped.
     pub fn node(&self, number: NodeNumber) -> Option<&Node> {
         self.nodes[number].node.as_ref()
     }
 
-    /// Stops a node without a word, as `kill -9` would.
-    pub fn kill(&mut self, number: NodeNumber) {
-        self.nodes[number].node = None;
+    /// What the clock of a node shows.
+    pub fn local(&self, number: NodeNumber) -> Instant {
+        self.nodes[number].clock.local(self.now)
     }
 
-    /// Starts a stopped node: a new incarnation that knows nothing but its configuration.
+    /// Stops a node without a word, as `kill -9` would.
+    pub fn kill(&mut self, number: NodeNumber) {
+        let slot = &mut self.nodes[number];
+        let Some(node) = slot.node.take() else { return };
+        slot.timestamp_floor = slot.timestamp_floor.max(node.last_handshake_timestamp());
+        slot.armed = None;
+    }
+
+    /// Starts a stopped node: a new incarnation that knows nothing but its configuration, and the
+    /// handshake timestamp that its predecessor left.
     pub fn start(&mut self, number: NodeNumber) {
         let mut seed = [0; 32];
         self.rng.fill(&mut seed);
-        let wall = self.wall();
         let slot = &mut self.nodes[number];
+        let (now, wall) = (slot.clock.local(self.now), slot.wall(self.now));
         slot.incarnation += 1;
         let mut config = slot.config.clone();
         config.epoch = wall.0.max(config.epoch + slot.incarnation);
-        slot.node = Some(Node::new(config, seed, self.now, wall));
+        config.last_handshake_timestamp = slot.timestamp_floor;
+        slot.node = Some(Node::new(config, seed, now, wall));
+        slot.armed = None;
         self.arm(number);
+    }
+
+    /// A node does nothing for `duration`: its host is busy. What comes meanwhile waits.
+    pub fn freeze(&mut self, number: NodeNumber, duration: Duration) {
+        self.nodes[number].frozen_until = self.now + duration;
+    }
+
+    /// A node's calendar is set anew; its monotonic clock runs on.
+    pub fn set_calendar(&mut self, number: NodeNumber, ahead_ns: i64) {
+        self.nodes[number].clock.wall_ahead_ns = ahead_ns;
+    }
+
+    /// Puts a middlebox before an uplink; peers see its outside address.
+    pub fn put_box(
+        &mut self,
+        number: NodeNumber,
+        uplink: UplinkIndex,
+        model: BoxModel,
+        address: IpAddr,
+    ) {
+        let inside = self.nodes[number].config.uplinks[uplink.usize()].listen;
+        let middlebox = Middlebox::new(model, inside, address);
+        self.owners.remove(&inside);
+        self.outsides.insert(address, (number, uplink));
+        self.nodes[number].boxes[uplink.usize()] = Some(middlebox);
+    }
+
+    /// The middleboxes of a node forget everything.
+    pub fn reset_boxes(&mut self, number: NodeNumber) {
+        self.nodes[number].boxes.iter_mut().flatten().for_each(Middlebox::reset);
     }
 
     /// A host behind `number` sends an IP packet.
     pub fn send(&mut self, number: NodeNumber, packet: &[u8]) {
         self.send_frame(number, packet, Vnet::default());
-    }
-
-    /// The same with an offload header.
-    pub fn send_frame(&mut self, number: NodeNumber, packet: &[u8], vnet: Vnet) {
-        let mut frame = packet.to_vec();
-        let Some(node) = self.nodes[number].node.as_mut() else { return };
-        let verdict = node.handle_tun_frame(self.now, &mut frame, vnet, &mut self.out);
-        if let TunVerdict::WriteBack(_) = verdict {
-            self.deliveries.push(Delivery { at: self.now, node: number, packet: frame });
-        }
-        self.end_turn(number);
     }
 
     /// Hands a datagram to a node as if it had come from `source`; for tests that play an attacker.
@@ -167,7 +311,8 @@ impl Simulator {
         source: SocketAddr,
         bytes: &[u8],
     ) {
-        let happening = Happening::Datagram { node: number, uplink, source, bytes: bytes.to_vec() };
+        let (node, bytes) = (number, bytes.to_vec());
+        let happening = Happening::Datagram { node, uplink, source, at_port: 0, bytes };
         self.schedule(self.now, happening);
     }
 
@@ -178,14 +323,10 @@ impl Simulator {
 
     /// Runs until `end`.
     pub fn run_until(&mut self, end: Instant) {
-        while let Some(&Reverse((at, key))) = self.queue.peek()
-            && at <= end
-        {
-            self.queue.pop();
-            self.now = self.now.max(at);
-            if let Some(happening) = self.happenings.remove(&key) {
-                self.carry_out(happening);
-            }
+        while self.queue.peek().is_some_and(|next| next.at <= end) {
+            let Some(next) = self.queue.pop() else { break };
+            self.now = self.now.max(next.at);
+            self.carry_out(next.happening);
         }
         self.now = self.now.max(end);
     }
@@ -198,6 +339,26 @@ impl Simulator {
     /// Everything that was sent since the last call; the first call begins the recording.
     pub fn take_tapped(&mut self) -> Vec<Tapped> {
         self.tap.replace(Vec::new()).unwrap_or_default()
+    }
+
+    /// The events of the nodes since the last call; the first call begins the recording.
+    pub fn take_events(&mut self) -> Vec<(Instant, NodeNumber, Event)> {
+        self.events.replace(Vec::new()).unwrap_or_default()
+    }
+
+    /// From now on every turn is audited.
+    pub fn watch(&mut self) {
+        self.audit.get_or_insert_default();
+    }
+
+    /// What the audit found so far.
+    pub const fn audit(&self) -> Option<&Audit> {
+        self.audit.as_ref()
+    }
+
+    /// How many datagrams reached a node.
+    pub const fn carried(&self) -> u64 {
+        self.carried
     }
 
     /// How often at most a node's timer ran at one instant: a deadline that stays in the past would
@@ -218,105 +379,9 @@ impl Simulator {
         WallClock(WALL_START_NS + self.now.as_micros() * 1_000)
     }
 
-    fn carry_out(&mut self, happening: Happening) {
-        match happening {
-            Happening::Datagram { node: number, uplink, source, bytes } => {
-                let Some(node) = self.nodes[number].node.as_mut() else { return };
-                let slot = &mut self.rx.slots[0];
-                slot.buffer[..bytes.len()].copy_from_slice(&bytes);
-                slot.len = bytes.len();
-                slot.stride = bytes.len();
-                slot.uplink = uplink;
-                slot.source = source;
-                slot.tos = 0;
-                slot.received_at = Some(self.now);
-                self.rx.filled = 1;
-                node.handle_datagrams(self.now, &mut self.rx, &mut self.out);
-                self.end_turn(number);
-            }
-            Happening::Timer { node: number, version } => {
-                if self.nodes[number].timer_version != version {
-                    return;
-                }
-                self.count_turn(number);
-                let wall = self.wall();
-                let Some(node) = self.nodes[number].node.as_mut() else { return };
-                node.handle_timeout(self.now, wall, &mut self.out);
-                self.end_turn(number);
-            }
-        }
-    }
-
-    fn end_turn(&mut self, number: NodeNumber) {
-        if let Some(node) = self.nodes[number].node.as_mut() {
-            node.end_turn(self.now, &mut self.rx, &mut self.out);
-            while node.poll_event().is_some() {}
-        }
-        self.rx.filled = 0;
-        self.collect(number);
-        self.out.clear();
-        self.arm(number);
-    }
-
-    /// Carries out what a node's turn brought forth.
-    fn collect(&mut self, number: NodeNumber) {
-        let mut datagrams = Vec::new();
-        for transmit in self.out.tx.transmits() {
-            for bytes in transmit.bytes().chunks(transmit.stride) {
-                datagrams.push((transmit.target, bytes.to_vec()));
-            }
-        }
-        for forward in &self.out.forwards {
-            let range = forward.range.start as usize..forward.range.end as usize;
-            let buffer = &self.rx.slots[forward.slot as usize].buffer[range];
-            for bytes in buffer.chunks(forward.stride as usize) {
-                datagrams.push((forward.target, bytes.to_vec()));
-            }
-        }
-        for write in &self.out.tun_writes {
-            let mut packet = Vec::new();
-            for part in &self.out.parts[write.parts.clone()] {
-                packet.extend_from_slice(self.out.part(&self.rx, *part));
-            }
-            self.deliveries.push(Delivery { at: self.now, node: number, packet });
-        }
-        for (target, bytes) in datagrams {
-            let source = self.nodes[number].config.uplinks[target.uplink.usize()].listen;
-            if let Some(tap) = &mut self.tap {
-                let (destination, bytes) = (target.destination, bytes.clone());
-                tap.push(Tapped { source, destination, bytes });
-            }
-            let Some(&(node, uplink)) = self.owners.get(&target.destination) else { continue };
-            let (from, to): (IpAddr, IpAddr) = (source.ip(), target.destination.ip());
-            if let Some(delay) = self.network.transit(from, to, bytes.len()) {
-                let happening = Happening::Datagram { node, uplink, source, bytes };
-                self.schedule(self.now + delay, happening);
-            }
-        }
-    }
-
-    fn count_turn(&mut self, number: NodeNumber) {
-        let (last, at, count) = self.turns;
-        let count = if (last, at) == (number, self.now) { count + 1 } else { 1 };
-        self.turns = (number, self.now, count);
-        self.most_turns = self.most_turns.max(count);
-        assert!(count < 10_000, "node {number} stands still at {}", self.now);
-    }
-
-    fn arm(&mut self, number: NodeNumber) {
-        let slot = &mut self.nodes[number];
-        slot.timer_version += 1;
-        let version = slot.timer_version;
-        let Some((deadline, _why)) = slot.node.as_ref().and_then(Node::poll_timeout) else {
-            return;
-        };
-        self.schedule(deadline.max(self.now), Happening::Timer { node: number, version });
-    }
-
     fn schedule(&mut self, at: Instant, happening: Happening) {
         let key = self.next;
         self.next += 1;
-        self.queue.push(Reverse((at, key)));
-        self.happenings.insert(key, happening);
+        self.queue.push(Scheduled { at, key, happening });
     }
 }

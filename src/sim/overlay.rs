@@ -10,9 +10,6 @@ use crate::node::{EgressConfig, ExitVia, NodeConfig, PeerConfig, RelayConfig, Up
 use crate::routing::RouterConfig;
 use crate::tunnel::{Identity, Suites};
 
-/// UDP port of every simulated node.
-const PORT: u16 = 4710;
-
 /// What the sites of a mesh have in common.
 #[derive(Clone, Copy, Debug)]
 pub struct Mesh {
@@ -31,6 +28,9 @@ impl Default for Mesh {
 }
 
 impl Mesh {
+    /// UDP port of every simulated node.
+    pub const PORT: u16 = 4710;
+
     /// The underlay address of an uplink of a site (both from zero).
     pub fn underlay(site: u8, uplink: u8) -> IpAddr {
         let block = [[192, 0, 2], [198, 51, 100], [203, 0, 113], [198, 18, 0]][usize::from(uplink)];
@@ -54,7 +54,7 @@ impl Mesh {
 
     fn config(self, site: u8) -> NodeConfig {
         let uplinks = (0..self.uplinks).map(|uplink| UplinkConfig {
-            listen: SocketAddr::new(Self::underlay(site, uplink), PORT),
+            listen: SocketAddr::new(Self::underlay(site, uplink), Self::PORT),
             mtu: 1500,
         });
         let others = (0..self.sites).filter(|&other| other != site);
@@ -96,8 +96,8 @@ impl Mesh {
     }
 
     fn peer(self, site: u8) -> PeerConfig {
-        let endpoints =
-            (0..self.uplinks).map(|uplink| SocketAddr::new(Self::underlay(site, uplink), PORT));
+        let endpoints = (0..self.uplinks)
+            .map(|uplink| SocketAddr::new(Self::underlay(site, uplink), Self::PORT));
         PeerConfig {
             name: format!("site{site}"),
             public_key: Identity::from_private(private_key(site)).public(),

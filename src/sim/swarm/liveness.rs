@@ -1,0 +1,154 @@
+//! After the storm: a core of the sites is alive, and must find each other.
+
+use std::time::Duration;
+
+use super::world::{World, pairs_of};
+use super::{BOUND, Violation};
+use crate::sim::Mesh;
+use crate::time::Instant;
+
+/// After [`BOUND`] every packet must arrive for so long.
+const CALM: Duration = Duration::from_secs(5);
+/// What a packet may take when nothing is lost: two detours and a queue.
+const TRANSIT_MAX: Duration = Duration::from_millis(1_500);
+
+impl World<'_> {
+    /// Heals everything but what stays.
+    pub(super) fn calm_down(&mut self) {
+        for index in 0..self.plan.mishaps.len() {
+            if std::mem::take(&mut self.active[index]) {
+                self.begin_or_end(&self.plan.mishaps[index], false);
+            }
+        }
+        let core = self.core();
+        for site in 0..self.plan.sites {
+            match (core.contains(&site), self.simulator.node(usize::from(site)).is_some()) {
+                (true, false) => self.simulator.start(usize::from(site)),
+                (false, true) => self.simulator.kill(usize::from(site)),
+                _ => {}
+            }
+            self.simulator.freeze(usize::from(site), Duration::ZERO);
+        }
+        self.lay_network(true);
+        if let Some(underlay) = &self.underlay {
+            underlay.reroute(&mut self.simulator.network);
+        }
+        self.reroute_at = None;
+        self.simulator.take_events();
+        let cut = self.cut();
+        let sites = self.plan.sites;
+        for a in 0..sites {
+            for b in (0..sites).filter(|&b| b != a) {
+                let up = !cut.contains(&(a, b));
+                for (i, j) in pairs_of(self.plan.uplinks) {
+                    let (from, to) = (Mesh::underlay(a, i), Mesh::underlay(b, j));
+                    self.simulator.network.set(from, to, |link| {
+                        (link.up, link.loss, link.corrupt) = (up, 0.0, 0.0);
+                    });
+                }
+            }
+        }
+    }
+
+    fn core(&self) -> Vec<u8> {
+        let chosen: Vec<u8> =
+            (0..self.plan.sites).filter(|site| self.plan.core >> site & 1 == 1).collect();
+        if chosen.len() < 2 { (0..self.plan.sites).collect() } else { chosen }
+    }
+
+    /// The pairs that stay cut: as many as leave every pair of the core that had a way one.
+    fn cut(&self) -> Vec<(u8, u8)> {
+        let ways = |cut: &[(u8, u8)]| self.connected(cut).len();
+        let mut cut = Vec::new();
+        let all = ways(&cut);
+        for &(a, b) in &self.plan.stay_cut {
+            let (a, b) = (a % self.plan.sites, b % self.plan.sites);
+            cut.extend([(a, b), (b, a)]);
+            if ways(&cut) < all {
+                cut.truncate(cut.len() - 2);
+            }
+        }
+        cut
+    }
+
+    /// The pairs of the core that have a way, directly or through a relay of the core.
+    fn connected(&self, cut: &[(u8, u8)]) -> Vec<(u8, u8)> {
+        let core = self.core();
+        // One of two must be reachable without being asked for.
+        let listed = |site: u8| self.plan.boxes[usize::from(site)].is_none();
+        let direct = |a: u8, b: u8| a != b && (listed(a) || listed(b)) && !cut.contains(&(a, b));
+        let mut pairs = Vec::new();
+        for &a in &core {
+            for &b in core.iter().filter(|&&b| b != a) {
+                if direct(a, b) || core.iter().any(|&c| direct(a, c) && direct(c, b)) {
+                    pairs.push((a, b));
+                }
+            }
+        }
+        pairs
+    }
+
+    /// Every pair that has a way is connected within [`BOUND`], and stays so.
+    pub(super) fn demand_liveness(&mut self, since: Instant) -> Result<Duration, Violation> {
+        let pairs = self.connected(&self.cut());
+        let mut last_id = vec![Vec::new(); pairs.len()];
+        let mut first = vec![None; pairs.len()];
+        let end = since + BOUND + CALM + TRANSIT_MAX;
+        let mut turn = 0_usize;
+        while self.simulator.now() < end {
+            let now = self.simulator.now();
+            let demanding = now >= since + BOUND && now < since + BOUND + CALM;
+            // Each pair four times a second.
+            for (index, &(a, b)) in pairs.iter().enumerate() {
+                if (turn + index).is_multiple_of(5) && now < since + BOUND + CALM {
+                    let id = self.write_to(a, b, 100);
+                    last_id[index].push((id, now, demanding));
+                }
+            }
+            turn += 1;
+            self.slice()?;
+            let now = self.simulator.now();
+            for (index, &(a, b)) in pairs.iter().enumerate() {
+                for &(id, at, demanded) in &last_id[index] {
+                    let arrived = self.ledger.took(id).is_some();
+                    if arrived && first[index].is_none() {
+                        first[index] = Some(at);
+                    }
+                    if demanded && !arrived && now - at > TRANSIT_MAX {
+                        let what = self.story(a, b, at);
+                        return Err(Violation { at, what });
+                    }
+                }
+                last_id[index].retain(|&(id, at, _)| {
+                    self.ledger.took(id).is_none() && now - at <= TRANSIT_MAX
+                });
+            }
+        }
+        let slowest = first.into_iter().flatten().max();
+        Ok(slowest.map_or(Duration::ZERO, |at| at - since))
+    }
+
+    /// What there is to know when a pair is not connected.
+    fn story(&mut self, a: u8, b: u8, at: Instant) -> String {
+        let mut text = format!("liveness: {a} -> {b} lost a packet sent at {at}");
+        for (at, number, event) in self.simulator.take_events() {
+            text += &format!("\n  {at} site{number}: {event}");
+        }
+        for number in 0..self.simulator.len() {
+            let Some(node) = self.simulator.node(number) else { continue };
+            let now = self.simulator.local(number);
+            for peer in node.peers(now) {
+                let path = peer.paths[0].as_ref().map(|path| path.path);
+                let tunnel = peer.tunnel.state;
+                text += &format!("\n  site{number} to {}: {tunnel:?}, {path:?}", peer.name);
+                for link in &peer.links {
+                    let heard = link.last_heard.map(|at| now - at);
+                    text += &format!(" [{:?} {:?} heard {heard:?}]", link.endpoint, link.report);
+                }
+            }
+            let drops: Vec<_> = node.counters().drops().filter(|drop| drop.1 > 0).collect();
+            text += &format!("\n  drops of {number}: {drops:?}");
+        }
+        text
+    }
+}

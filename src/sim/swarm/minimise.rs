@@ -1,0 +1,87 @@
+//! The smallest plan that still fails.
+
+use std::time::Duration;
+
+use super::plan::{Plan, Rates};
+use super::{Violation, run};
+use crate::sim::Clock;
+
+/// Leaves out of a failing plan whatever it fails without, in at most `runs` runs. Returns the plan
+/// that is left, and its violation; `None` when the plan does not fail.
+pub fn minimise(plan: &Plan, mut runs: u32) -> Option<(Plan, Violation)> {
+    let mut best = plan.clone();
+    let mut violation = run(&best).err()?;
+    loop {
+        let before = best.clone();
+        for candidate in candidates(&best) {
+            if runs == 0 {
+                return Some((best, violation));
+            }
+            // An earlier success in this round may have made it moot.
+            let Some(candidate) = candidate(&best).filter(|plan| *plan != best) else { continue };
+            runs -= 1;
+            if let Err(found) = run(&candidate) {
+                (best, violation) = (candidate, found);
+            }
+        }
+        if best == before {
+            return Some((best, violation));
+        }
+    }
+}
+
+/// A smaller plan, unless it does not apply.
+type Step = Box<dyn Fn(&Plan) -> Option<Plan>>;
+
+/// Steps towards a smaller plan, big ones first.
+fn candidates(plan: &Plan) -> Vec<Step> {
+    let mut steps: Vec<Step> = Vec::new();
+    // Halves of the mishaps, quarters, ... single ones; from the end, so that positions hold.
+    let mut size = plan.mishaps.len().div_ceil(2);
+    while size > 0 {
+        for start in (0..plan.mishaps.len()).step_by(size).rev() {
+            steps.push(Box::new(move |plan| {
+                let end = plan.mishaps.len().min(start + size);
+                (start < end).then(|| {
+                    let mut plan = plan.clone();
+                    plan.mishaps.drain(start..end);
+                    plan
+                })
+            }));
+        }
+        size = if size == 1 { 0 } else { size.div_ceil(2) };
+    }
+    let mut simpler = |change: fn(&mut Plan)| {
+        steps.push(Box::new(move |plan| {
+            let mut plan = plan.clone();
+            change(&mut plan);
+            Some(plan)
+        }));
+    };
+    simpler(|plan| plan.attacker = 0.0);
+    simpler(|plan| plan.rates = Rates::default());
+    simpler(|plan| plan.rates.corrupt = 0.0);
+    simpler(|plan| plan.rates.duplicate = 0.0);
+    simpler(|plan| plan.rates.loss = 0.0);
+    simpler(|plan| plan.rates.jitter_ms = 0);
+    simpler(|plan| plan.clocks.fill(Clock::default()));
+    simpler(|plan| plan.boxes.fill(None));
+    simpler(|plan| plan.stay_cut.clear());
+    simpler(|plan| plan.stay_cut.truncate(1));
+    simpler(|plan| plan.shared = false);
+    simpler(|plan| plan.reroutes_after = None);
+    simpler(|plan| plan.exits = false);
+    simpler(|plan| plan.uplinks = 1);
+    simpler(|plan| plan.core = 0xff);
+    simpler(|plan| plan.flows_max = 4096);
+    simpler(|plan| plan.storm = plan.storm.mul_f64(0.5));
+    simpler(|plan| plan.storm = plan.storm.saturating_sub(Duration::from_secs(5)));
+    simpler(|plan| {
+        if plan.sites > 2 {
+            plan.sites -= 1;
+            plan.clocks.truncate(usize::from(plan.sites));
+            plan.boxes.truncate(usize::from(plan.sites));
+        }
+    });
+    steps
+}

@@ -1,0 +1,385 @@
+//! A plan carried out.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::ledger::Ledger;
+use super::plan::{Mishap, Plan, What};
+use super::site::{configs, listen};
+use super::{Outcome, Violation};
+use crate::id::UplinkIndex;
+use crate::rng::Rng;
+use crate::sim::host::{Endpoint, LEN_MIN};
+use crate::sim::{Burst, LinkModel, Mesh, Simulator, Tapped, TransitStub, Underlay};
+use crate::time::Instant;
+
+/// Things happen at multiples of this.
+const SLICE: Duration = Duration::from_millis(50);
+/// How often tables are looked at.
+const BOUNDS_INTERVAL: u32 = 100;
+/// Mappings of one exit in a small world.
+pub(super) const MAPPINGS_MAX: u32 = 64;
+const UPLINK: UplinkIndex = UplinkIndex(0);
+
+pub(super) struct World<'p> {
+    pub(super) plan: &'p Plan,
+    pub(super) simulator: Simulator,
+    pub(super) underlay: Option<Underlay>,
+    /// What each pair of sites is like when nothing is wrong.
+    base: Vec<LinkModel>,
+    /// Shared links that routes use, for [`What::Link`].
+    links: Vec<usize>,
+    pub(super) ledger: Ledger,
+    pub(super) rng: Rng,
+    start: Instant,
+    /// Which mishaps are on.
+    pub(super) active: Vec<bool>,
+    /// The set of dead shared links changed then.
+    pub(super) reroute_at: Option<Instant>,
+    /// What the attacker heard long enough ago, and what is still under way.
+    pub(super) letters: Vec<Tapped>,
+    pub(super) under_way: VecDeque<(Instant, Tapped)>,
+    slices: u32,
+}
+
+impl<'p> World<'p> {
+    pub(super) fn new(plan: &'p Plan) -> Self {
+        let mut bytes = *b"swarm world: what happens in it?";
+        bytes[..8].copy_from_slice(&plan.seed.to_le_bytes());
+        let mut rng = Rng::new(bytes);
+        let (configs, clocks) = (configs(plan), &plan.clocks);
+        let mut simulator = Simulator::stopped(configs, clocks, LinkModel::default(), plan.seed);
+        simulator.watch();
+        for site in 0..plan.sites {
+            if let Some(model) = plan.boxes[usize::from(site)] {
+                let outside = Mesh::underlay(site, 0);
+                simulator.put_box(usize::from(site), UPLINK, model, outside);
+            }
+        }
+        let pairs = usize::from(plan.sites) * usize::from(plan.sites);
+        let delay = |rng: &mut Rng| Duration::from_micros(2_000 + u64::from(rng.below(60_000)));
+        let mut base: Vec<_> = (0..pairs)
+            .map(|_| LinkModel { delay: delay(&mut rng), ..LinkModel::default() })
+            .collect();
+        let mut links = Vec::new();
+        let underlay = plan.shared.then(|| {
+            let mut underlay = Underlay::generate(&TransitStub::SMALL, &mut rng);
+            for site in 0..plan.sites {
+                for uplink in 0..plan.uplinks {
+                    underlay.attach(Mesh::underlay(site, uplink), &mut rng);
+                }
+            }
+            underlay.lay(&mut simulator.network, LinkModel::PERFECT);
+            links = underlay.links_in_use(&simulator.network);
+            base.fill(LinkModel { delay: Duration::ZERO, ..LinkModel::default() });
+            underlay
+        });
+        let active = vec![false; plan.mishaps.len()];
+        let start = simulator.now();
+        let (ledger, letters) = (Ledger::default(), Vec::new());
+        let (reroute_at, slices, under_way) = (None, 0, VecDeque::new());
+        let mut world = Self {
+            plan,
+            simulator,
+            underlay,
+            base,
+            links,
+            ledger,
+            rng,
+            start,
+            active,
+            reroute_at,
+            letters,
+            under_way,
+            slices,
+        };
+        world.lay_network(true);
+        (0..usize::from(plan.sites)).for_each(|site| world.simulator.start(site));
+        world
+    }
+
+    pub(super) fn run(mut self) -> Result<Outcome, Violation> {
+        let storm_end = self.start + self.plan.storm;
+        while self.simulator.now() < storm_end {
+            self.change(self.simulator.now());
+            self.traffic();
+            self.slice()?;
+        }
+        self.calm_down();
+        let connected_after = self.demand_liveness(storm_end)?;
+        Ok(Outcome {
+            packets: (self.ledger.sent(), self.ledger.arrived()),
+            datagrams: self.simulator.carried(),
+            connected_after,
+            virtual_time: self.simulator.now() - self.start,
+        })
+    }
+
+    /// One slice of time, and a look at everything after it.
+    pub(super) fn slice(&mut self) -> Result<(), Violation> {
+        self.attack();
+        self.simulator.run_for(SLICE);
+        let now = self.simulator.now();
+        if self.plan.attacker > 0.0 {
+            self.listen();
+        }
+        for delivery in self.simulator.take_deliveries() {
+            let answer = self.ledger.delivered(&delivery);
+            let answer = answer.map_err(|what| Violation { at: now, what })?;
+            if let Some((exit, packet)) = answer {
+                self.simulator.send(exit, &packet);
+            }
+        }
+        let audit = self.simulator.audit();
+        if let Some(what) = audit.and_then(|audit| audit.faults().first()) {
+            return Err(Violation { at: now, what: what.clone() });
+        }
+        self.slices += 1;
+        if self.slices.is_multiple_of(BOUNDS_INTERVAL) {
+            self.check_bounds()?;
+        }
+        Ok(())
+    }
+
+    fn check_bounds(&self) -> Result<(), Violation> {
+        let at = self.simulator.now();
+        let turns = self.simulator.most_turns_at_once();
+        if turns > 50 {
+            let what = format!("a timer ran {turns} times at one instant");
+            return Err(Violation { at, what });
+        }
+        let links = usize::from(self.plan.uplinks).pow(2) + 4;
+        for site in 0..self.simulator.len() {
+            let Some(node) = self.simulator.node(site) else { continue };
+            let sizes = node.table_sizes();
+            let paths = usize::from(self.plan.sites) * (links + usize::from(self.plan.sites));
+            if sizes.flows > self.plan.flows_max as usize
+                || sizes.paths > paths
+                || sizes.events > 256
+                || sizes.mappings > MAPPINGS_MAX as usize
+            {
+                let what = format!("node {site}: a table is too big: {sizes:?}");
+                return Err(Violation { at, what });
+            }
+        }
+        Ok(())
+    }
+
+    // What goes wrong.
+
+    /// Begins and ends mishaps.
+    fn change(&mut self, now: Instant) {
+        let since = now - self.start;
+        let mut changed = false;
+        for index in 0..self.plan.mishaps.len() {
+            let mishap = self.plan.mishaps[index];
+            let on = mishap.at <= since && since < mishap.at + mishap.lasts;
+            if on != std::mem::replace(&mut self.active[index], on) {
+                changed = true;
+                self.begin_or_end(&mishap, on);
+            }
+        }
+        if changed {
+            self.lay_network(false);
+        }
+        if self.reroute_at.is_some_and(|at| at <= now) {
+            self.reroute_at = None;
+            if let Some(underlay) = &self.underlay {
+                underlay.reroute(&mut self.simulator.network);
+            }
+        }
+    }
+
+    /// What a mishap does to a node.
+    pub(super) fn begin_or_end(&mut self, mishap: &Mishap, begins: bool) {
+        let number = |site: u8| usize::from(site % self.plan.sites);
+        let simulator = &mut self.simulator;
+        match mishap.what {
+            What::Kill(site) if begins => {
+                simulator.kill(number(site));
+                self.ledger.forget(number(site));
+            }
+            What::Kill(site) => {
+                if simulator.node(number(site)).is_none() {
+                    simulator.start(number(site));
+                }
+            }
+            What::Freeze(site) if begins => simulator.freeze(number(site), mishap.lasts),
+            What::Forget(site) if begins => simulator.reset_boxes(number(site)),
+            What::Calendar(site, seconds) if begins => {
+                simulator.set_calendar(number(site), i64::from(seconds) * 1_000_000_000);
+            }
+            What::Move(site) => self.move_site(site % self.plan.sites, begins),
+            What::Cut(..)
+            | What::Partition(..)
+            | What::Uplink(..)
+            | What::Link(_)
+            | What::LossyLink(_)
+            | What::Loss(..)
+            | What::Detour(..)
+            | What::Narrow(..)
+            | What::Freeze(_)
+            | What::Forget(_)
+            | What::Calendar(..) => {}
+        }
+    }
+
+    /// To a new address, or back.
+    fn move_site(&mut self, site: u8, away: bool) {
+        if self.plan.boxes[usize::from(site)].is_some() {
+            return;
+        }
+        let home = listen(self.plan, site);
+        let address =
+            if away { SocketAddr::from(([198, 19, 0, site + 1], home.port())) } else { home };
+        self.simulator.readdress(usize::from(site), UPLINK, address);
+    }
+
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the others change pairs, or nothing")]
+    /// Makes the network what the active mishaps make of it.
+    pub(super) fn lay_network(&mut self, first: bool) {
+        let mut models = self.base.clone();
+        let rates = self.plan.rates;
+        for model in &mut models {
+            model.jitter = Duration::from_millis(u64::from(rates.jitter_ms));
+            (model.loss, model.duplicate) = (rates.loss, rates.duplicate);
+            model.corrupt = rates.corrupt;
+        }
+        let mut dead_uplinks = Vec::new();
+        let mut dead_links = Vec::new();
+        let mut lossy_links = Vec::new();
+        for (mishap, _) in self.plan.mishaps.iter().zip(&self.active).filter(|(_, on)| **on) {
+            match mishap.what {
+                What::Uplink(site, uplink) => dead_uplinks.push((site, uplink)),
+                What::Link(link) if !self.links.is_empty() => {
+                    dead_links.push(self.links[usize::from(link) % self.links.len()]);
+                }
+                What::LossyLink(link) if !self.links.is_empty() => {
+                    lossy_links.push(self.links[usize::from(link) % self.links.len()]);
+                }
+                _ => spoil(&mut models, self.plan.sites, mishap.what),
+            }
+        }
+        self.set_pairs(&models, &dead_uplinks);
+        self.set_links(&dead_links, &lossy_links, first);
+    }
+
+    fn set_pairs(&mut self, models: &[LinkModel], dead_uplinks: &[(u8, u8)]) {
+        let (sites, uplinks) = (self.plan.sites, self.plan.uplinks);
+        for a in 0..sites {
+            for b in (0..sites).filter(|&b| b != a) {
+                let model = models[pair(sites, a, b)];
+                for (i, j) in (0..uplinks).flat_map(|i| (0..uplinks).map(move |j| (i, j))) {
+                    let dead = dead_uplinks.contains(&(a, i)) || dead_uplinks.contains(&(b, j));
+                    let (from, to) = (Mesh::underlay(a, i), Mesh::underlay(b, j));
+                    self.simulator.network.set(from, to, |link| {
+                        *link = model;
+                        link.up &= !dead;
+                    });
+                }
+            }
+        }
+    }
+
+    fn set_links(&mut self, dead: &[usize], lossy: &[usize], first: bool) {
+        let Some(underlay) = &self.underlay else { return };
+        let network = &mut self.simulator.network;
+        let mut changed = false;
+        for &link in &self.links {
+            let up = !dead.contains(&link);
+            changed |= network.shared(link * 2).is_some_and(|model| model.up != up);
+            let burst = lossy.contains(&link).then_some(Burst {
+                good: Duration::from_secs(2),
+                bad: Duration::from_millis(300),
+                loss: 0.7,
+            });
+            underlay.set(network, link, |model| (model.up, model.burst) = (up, burst));
+        }
+        if let (true, false, Some(after)) = (changed, first, self.plan.reroutes_after) {
+            self.reroute_at = Some(self.simulator.now() + after);
+        }
+    }
+
+    // What the hosts do.
+
+    fn traffic(&mut self) {
+        if !self.rng.chance(self.plan.traffic) {
+            return;
+        }
+        let sites = u32::from(self.plan.sites);
+        let from = self.rng.below(sites) as u8;
+        let to = (u32::from(from) + 1 + self.rng.below(sites - 1)) % sites;
+        let len = LEN_MIN + self.rng.below(1_150) as usize;
+        if self.plan.exits && self.rng.chance(0.3) {
+            self.write_to_server(from, len);
+        } else {
+            self.write_to(from, to as u8, len);
+        }
+    }
+
+    fn endpoint(&mut self, site: u8) -> Endpoint {
+        let host = 1 + self.rng.below(8) as u8;
+        (Mesh::host(site, host), 1_000 + self.rng.below(8) as u16)
+    }
+
+    pub(super) fn write_to(&mut self, from: u8, to: u8, len: usize) -> u64 {
+        let (source, destination) = (self.endpoint(from), self.endpoint(to));
+        let (now, to) = (self.simulator.now(), usize::from(to));
+        let (id, packet) = self.ledger.for_host(now, source, destination, to, len);
+        self.simulator.send(usize::from(from), &packet);
+        id
+    }
+
+    fn write_to_server(&mut self, from: u8, len: usize) {
+        let (now, source, site) = (self.simulator.now(), self.endpoint(from), usize::from(from));
+        let packet = self.ledger.for_internet(now, source, site, len);
+        self.simulator.send(site, &packet);
+    }
+}
+
+fn pair(sites: u8, a: u8, b: u8) -> usize {
+    usize::from(a) * usize::from(sites) + usize::from(b)
+}
+
+pub(super) fn pairs_of(uplinks: u8) -> impl Iterator<Item = (u8, u8)> {
+    (0..uplinks).flat_map(move |i| (0..uplinks).map(move |j| (i, j)))
+}
+
+/// What a mishap does to the ways between sites.
+fn spoil(models: &mut [LinkModel], sites: u8, what: What) {
+    let mut both = |a: u8, b: u8, change: &dyn Fn(&mut LinkModel)| {
+        let (a, b) = (a % sites, b % sites);
+        change(&mut models[pair(sites, a, b)]);
+        change(&mut models[pair(sites, b, a)]);
+    };
+    match what {
+        What::Cut(a, b, false) => both(a, b, &|model| model.up = false),
+        What::Cut(a, b, true) => models[pair(sites, a % sites, b % sites)].up = false,
+        What::Loss(a, b, percent) => both(a, b, &|model| model.loss = f64::from(percent) / 100.0),
+        What::Detour(a, b, ms) => {
+            both(a, b, &|model| model.delay += Duration::from_millis(u64::from(ms)));
+        }
+        What::Narrow(a, b, payload) => {
+            both(a, b, &|model| model.max_payload = usize::from(payload));
+        }
+        What::Partition(set, one_way) => {
+            for a in 0..sites {
+                for b in (0..sites).filter(|&b| b != a) {
+                    let (inside, other) = (set >> a & 1 == 1, set >> b & 1 == 1);
+                    if inside != other && (inside || !one_way) {
+                        models[pair(sites, a, b)].up = false;
+                    }
+                }
+            }
+        }
+        What::Uplink(..)
+        | What::Link(_)
+        | What::LossyLink(_)
+        | What::Kill(_)
+        | What::Freeze(_)
+        | What::Forget(_)
+        | What::Move(_)
+        | What::Calendar(..) => {}
+    }
+}

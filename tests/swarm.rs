@@ -1,0 +1,98 @@
+//! Worlds drawn from seeds: what must never be is not, and after the storm everybody is connected.
+//!
+//! `RONGATE_SEEDS=100..120 cargo test --test swarm` runs other seeds than the usual two hundred. A
+//! failing one is told with the smallest plan that still fails; it then belongs into `PINNED`, or
+//! better, what it found becomes a test of its own.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+#![expect(clippy::print_stdout, reason = "figures of a long run")]
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use rongate::sim::swarm::{self, Outcome, Plan};
+
+/// Seeds that found something once.
+const PINNED: &[u64] = &[];
+
+/// Runs all seeds on all processors; what failed, in words.
+fn run_all(seeds: impl Iterator<Item = u64>) -> (Vec<Outcome>, Vec<(u64, String)>) {
+    let seeds: Vec<u64> = seeds.collect();
+    let next = AtomicU64::new(0);
+    let (outcomes, failures) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some(&seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
+                    match swarm::run(&Plan::draw(seed)) {
+                        Ok(outcome) => outcomes.lock().unwrap().push(outcome),
+                        Err(violation) => {
+                            let words = format!(
+                                "seed {seed}: {violation}\nagain: RONGATE_SEEDS={seed}..{} cargo test -p \
+                                 rongate --test swarm",
+                                seed + 1
+                            );
+                            println!("{words}");
+                            failures.lock().unwrap().push((seed, words));
+                        }
+                    }
+                }
+            });
+        }
+    });
+    (outcomes.into_inner().unwrap(), failures.into_inner().unwrap())
+}
+
+fn seeds(usual: std::ops::Range<u64>) -> std::ops::Range<u64> {
+    let Ok(text) = std::env::var("RONGATE_SEEDS") else { return usual };
+    let (first, end) = text.split_once("..").expect("RONGATE_SEEDS is like 1..10");
+    first.parse().unwrap()..end.parse().unwrap()
+}
+
+fn judge(seeds: std::ops::Range<u64>) {
+    let (outcomes, failures) = run_all(PINNED.iter().copied().chain(seeds));
+    let sum = |f: fn(&Outcome) -> u64| outcomes.iter().map(f).sum::<u64>();
+    let slowest = outcomes.iter().map(|outcome| outcome.connected_after).max();
+    let hours = sum(|outcome| outcome.virtual_time.as_secs()) / 3_600;
+    println!(
+        "{} worlds, {hours} virtual hours, {} datagrams, packets {} sent, {} arrived, connected \
+         after {slowest:?} at most, {} failed",
+        outcomes.len(),
+        sum(|outcome| outcome.datagrams),
+        sum(|outcome| outcome.packets.0),
+        sum(|outcome| outcome.packets.1),
+        failures.len()
+    );
+    if let Some((seed, words)) = failures.first() {
+        let smallest = swarm::minimise(&Plan::draw(*seed), 200);
+        let smallest = smallest.map(|(plan, violation)| format!("{plan}\n{violation}"));
+        panic!(
+            "{} of the worlds failed\n{words}\nthe smallest plan that does:\n{}",
+            failures.len(),
+            smallest.unwrap_or_default()
+        );
+    }
+    assert!(sum(|outcome| outcome.packets.1) * 2 > sum(|outcome| outcome.packets.0));
+}
+
+#[test]
+fn two_hundred_worlds_survive_their_storms() {
+    judge(seeds(0..200));
+}
+
+#[test]
+#[ignore = "takes half an hour: scripts/swarm.sh runs it"]
+fn ten_thousand_worlds_survive_their_storms() {
+    judge(seeds(1_000..11_000));
+}
+
+#[test]
+fn a_plan_gives_the_same_run_every_time() {
+    for seed in [3, 4, 5] {
+        let mut plan = Plan::draw(seed);
+        plan.storm = Duration::from_secs(20);
+        assert_eq!(swarm::run(&plan), swarm::run(&plan));
+    }
+}
