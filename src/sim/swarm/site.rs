@@ -24,7 +24,7 @@ pub(super) fn configs(plan: &Plan) -> Vec<NodeConfig> {
     for (site, config) in configs.iter_mut().enumerate() {
         config.flow_limits = FlowLimits { max_flows: plan.flows_max, ..FlowLimits::default() };
         if let Some(egress) = &mut config.egress {
-            egress.limits = NatLimits::of_mappings(MAPPINGS_MAX, MAPPINGS_MAX / 2);
+            egress.nat.limits = NatLimits::of_mappings(MAPPINGS_MAX, MAPPINGS_MAX / 2);
         }
         if plan.boxes[site].is_some() {
             config.uplinks[0].listen = listen(plan, site as u8);
