@@ -22,35 +22,60 @@ const FIRST_PACKETS: u64 = 3;
 
 /// The copy ids that came from one peer. Ids count up for each sender; of each pair the first one
 /// passes.
-#[derive(Clone, Debug)]
+///
+/// A sender that restarts begins anew somewhere else. Copies of its life before may still come, when
+/// a relay held them up, so they are told apart by a window of their own.
+#[derive(Clone, Debug, Default)]
 pub(super) struct CopyWindow {
-    seen: Box<[u64; Self::WORDS]>,
-    /// The highest id, once there is one.
-    top: Option<u32>,
+    current: Option<Box<Life>>,
+    earlier: Option<Box<Life>>,
+}
+
+/// The ids of one life of the sender.
+#[derive(Clone, Debug)]
+struct Life {
+    seen: [u64; Life::WORDS],
+    /// The highest id.
+    top: u32,
 }
 
 impl CopyWindow {
-    const WORDS: usize = 128;
-    const BITS: u32 = Self::WORDS as u32 * 64;
-    /// An id this far from the highest one is of another life of the sender.
-    const FAR: u32 = 1 << 20;
-
     pub(super) fn new() -> Self {
-        Self { seen: Box::new([0; Self::WORDS]), top: None }
+        Self::default()
     }
 
     /// True for the first packet with this id. What is too old to tell counts as seen.
     pub(super) fn admit(&mut self, id: u32) -> bool {
-        let ahead = self.top.map_or(Self::FAR, |top| id.wrapping_sub(top));
+        let lives = [&mut self.current, &mut self.earlier].into_iter().flatten();
+        if let Some(life) = lives.into_iter().find(|life| life.is_near(id)) {
+            return life.admit(id);
+        }
+        let mut life = Life { seen: [0; Life::WORDS], top: id };
+        let first = life.admit(id);
+        self.earlier = self.current.replace(Box::new(life));
+        first
+    }
+}
+
+impl Life {
+    const WORDS: usize = 128;
+    const BITS: u32 = Self::WORDS as u32 * 64;
+    /// An id this far from the highest one is of another life.
+    const FAR: u32 = 1 << 20;
+
+    const fn is_near(&self, id: u32) -> bool {
+        let ahead = id.wrapping_sub(self.top);
+        ahead < Self::FAR || ahead.wrapping_neg() < Self::FAR
+    }
+
+    fn admit(&mut self, id: u32) -> bool {
+        let ahead = id.wrapping_sub(self.top);
         let behind = ahead.wrapping_neg();
-        if ahead.min(behind) >= Self::FAR {
-            self.seen.fill(0);
-            self.top = Some(id);
-        } else if ahead < Self::FAR && ahead > 0 {
+        if ahead < Self::FAR && ahead > 0 {
             for step in 1..=ahead.min(Self::BITS) {
                 self.unmark(id.wrapping_sub(ahead.min(Self::BITS)).wrapping_add(step));
             }
-            self.top = Some(id);
+            self.top = id;
         } else if behind >= Self::BITS {
             return false;
         }
@@ -234,6 +259,15 @@ mod tests {
         assert!(window.admit(5_000_000));
         assert!(window.admit(3) && window.admit(4) && !window.admit(3));
         assert!(!window.admit(4));
+    }
+
+    #[test]
+    fn a_late_copy_of_the_life_before_does_not_open_the_window() {
+        let mut window = CopyWindow::new();
+        assert!(window.admit(5_000_000) && window.admit(5_000_001));
+        assert!(window.admit(3));
+        assert!(!window.admit(5_000_000), "the second copy of the life before");
+        assert!(!window.admit(3));
     }
 
     #[test]

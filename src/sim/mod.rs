@@ -22,7 +22,7 @@ mod turn;
 mod underlay;
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -43,6 +43,8 @@ use crate::time::{Instant, WallClock};
 /// Where the virtual calendar begins: 2001-10-21, the day SOSP '01 opened.
 const WALL_START_NS: u64 = 1_003_622_400_000_000_000;
 const TX_GROUPS: usize = 64;
+/// What a socket's receive buffer holds while nobody reads.
+const BACKLOG_MAX: usize = 256;
 
 /// A node's number in the simulation.
 pub type NodeNumber = usize;
@@ -69,17 +71,19 @@ pub struct Tapped {
     pub bytes: Vec<u8>,
 }
 
+/// A datagram that reaches a node's uplink.
+struct Arriving {
+    uplink: UplinkIndex,
+    source: SocketAddr,
+    /// The port of the middlebox that it comes to; zero without one.
+    at_port: u16,
+    bytes: Vec<u8>,
+}
+
 enum Happening {
-    Datagram {
-        node: NodeNumber,
-        uplink: UplinkIndex,
-        source: SocketAddr,
-        at_port: u16,
-        bytes: Vec<u8>,
-    },
-    Timer {
-        node: NodeNumber,
-    },
+    Datagram { node: NodeNumber, arriving: Arriving },
+    Timer { node: NodeNumber },
+    Thaw { node: NodeNumber },
 }
 
 struct Scheduled {
@@ -118,8 +122,10 @@ struct SimNode {
     boxes: Vec<Option<Middlebox>>,
     /// The earliest timer that is scheduled.
     armed: Option<Instant>,
-    /// It does nothing until then.
+    /// It does nothing until then; what arrived meanwhile waits in the socket, at most
+    /// [`BACKLOG_MAX`] datagrams.
     frozen_until: Instant,
+    backlog: VecDeque<(Instant, Arriving)>,
     incarnation: u64,
     /// What the shell keeps across restarts.
     timestamp_floor: u64,
@@ -212,6 +218,7 @@ impl Simulator {
                 clock: clocks.get(number).copied().unwrap_or_default(),
                 armed: None,
                 frozen_until: Instant::ZERO,
+                backlog: VecDeque::new(),
                 incarnation: 0,
                 timestamp_floor: 0,
             });
@@ -250,6 +257,7 @@ impl Simulator {
         let Some(node) = slot.node.take() else { return };
         slot.timestamp_floor = slot.timestamp_floor.max(node.last_handshake_timestamp());
         slot.armed = None;
+        slot.backlog.clear();
     }
 
     /// Starts a stopped node: a new incarnation that knows nothing but its configuration, and the
@@ -268,9 +276,11 @@ impl Simulator {
         self.arm(number);
     }
 
-    /// A node does nothing for `duration`: its host is busy. What comes meanwhile waits.
+    /// A node does nothing for `duration` from now on: its host is busy. What comes meanwhile waits.
     pub fn freeze(&mut self, number: NodeNumber, duration: Duration) {
-        self.nodes[number].frozen_until = self.now + duration;
+        let until = self.now + duration;
+        self.nodes[number].frozen_until = until;
+        self.schedule(until, Happening::Thaw { node: number });
     }
 
     /// A node's calendar is set anew; its monotonic clock runs on.
@@ -311,9 +321,8 @@ impl Simulator {
         source: SocketAddr,
         bytes: &[u8],
     ) {
-        let (node, bytes) = (number, bytes.to_vec());
-        let happening = Happening::Datagram { node, uplink, source, at_port: 0, bytes };
-        self.schedule(self.now, happening);
+        let arriving = Arriving { uplink, source, at_port: 0, bytes: bytes.to_vec() };
+        self.schedule(self.now, Happening::Datagram { node: number, arriving });
     }
 
     /// Runs for `duration`.

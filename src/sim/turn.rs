@@ -1,12 +1,10 @@
 //! One turn of a node: what comes in, what comes out of it, and where that goes.
 
-use std::net::SocketAddr;
-
-use super::{Delivery, Happening, NodeNumber, Simulator, Tapped};
+use super::{Arriving, BACKLOG_MAX, Delivery, Happening, NodeNumber, Simulator, Tapped};
 use crate::batch::Target;
-use crate::id::UplinkIndex;
 use crate::node::{Node, TunVerdict};
 use crate::packet::Vnet;
+use crate::time::Instant;
 
 /// What a turn began with; the audit wants to know.
 #[derive(Clone, Copy, Debug)]
@@ -38,51 +36,62 @@ impl Simulator {
 
     pub(super) fn carry_out(&mut self, happening: Happening) {
         match happening {
-            Happening::Datagram { node, uplink, source, at_port, bytes } => {
-                self.receive(node, uplink, source, at_port, bytes);
-            }
+            Happening::Datagram { node, arriving } => self.arrive(node, arriving),
             Happening::Timer { node } => self.wake(node),
+            Happening::Thaw { node } => self.thaw(node),
         }
     }
 
-    fn receive(
-        &mut self,
-        number: NodeNumber,
-        uplink: UplinkIndex,
-        source: SocketAddr,
-        at_port: u16,
-        bytes: Vec<u8>,
-    ) {
-        let global = self.now;
+    /// A datagram is at the socket.
+    fn arrive(&mut self, number: NodeNumber, arriving: Arriving) {
         let slot = &mut self.nodes[number];
-        let Some(node) = slot.node.as_mut() else { return };
-        if slot.frozen_until > global {
-            let node = number;
-            let happening = Happening::Datagram { node, uplink, source, at_port, bytes };
-            return self.schedule(self.nodes[number].frozen_until, happening);
+        if slot.node.is_none() {
+            return;
         }
-        if at_port != 0
-            && let Some(middlebox) = &mut slot.boxes[uplink.usize()]
-            && !middlebox.inbound(global, source, at_port)
+        if arriving.at_port != 0
+            && let Some(middlebox) = &mut slot.boxes[arriving.uplink.usize()]
+            && !middlebox.inbound(self.now, arriving.source, arriving.at_port)
         {
             return;
         }
+        if slot.frozen_until <= self.now {
+            return self.receive(number, self.now, &arriving);
+        }
+        if slot.backlog.len() < BACKLOG_MAX {
+            slot.backlog.push_back((self.now, arriving));
+        }
+    }
+
+    /// The node reads a datagram that arrived then.
+    fn receive(&mut self, number: NodeNumber, arrived: Instant, arriving: &Arriving) {
+        let slot = &mut self.nodes[number];
+        let Some(node) = slot.node.as_mut() else { return };
         self.carried += 1;
-        let now = slot.clock.local(global);
+        let (now, bytes) = (slot.clock.local(self.now), &arriving.bytes);
         let place = &mut self.rx.slots[0];
-        place.buffer[..bytes.len()].copy_from_slice(&bytes);
+        place.buffer[..bytes.len()].copy_from_slice(bytes);
         place.len = bytes.len();
         place.stride = bytes.len();
-        place.uplink = uplink;
-        place.source = source;
+        place.uplink = arriving.uplink;
+        place.source = arriving.source;
         place.tos = 0;
-        place.received_at = Some(now);
+        place.received_at = Some(slot.clock.local(arrived));
         self.rx.filled = 1;
         if let Some(audit) = &mut self.audit {
             audit.begin(node.counters());
         }
         node.handle_datagrams(now, &mut self.rx, &mut self.out);
-        self.end_turn(number, self.deliveries.len(), Input::Datagram(&bytes));
+        self.end_turn(number, self.deliveries.len(), Input::Datagram(bytes));
+    }
+
+    fn thaw(&mut self, number: NodeNumber) {
+        if self.nodes[number].frozen_until > self.now {
+            return;
+        }
+        while let Some((arrived, arriving)) = self.nodes[number].backlog.pop_front() {
+            self.receive(number, arrived, &arriving);
+        }
+        self.arm(number);
     }
 
     fn wake(&mut self, number: NodeNumber) {
@@ -92,12 +101,10 @@ impl Simulator {
         if slot.armed != Some(global) {
             return;
         }
-        if slot.frozen_until > global {
-            let thaw = slot.frozen_until;
-            slot.armed = Some(thaw);
-            return self.schedule(thaw, Happening::Timer { node: number });
-        }
         slot.armed = None;
+        if slot.frozen_until > global {
+            return;
+        }
         let (now, wall) = (slot.clock.local(global), slot.wall(global));
         let Some(node) = slot.node.as_mut() else { return };
         if node.poll_timeout().is_none_or(|(due, _)| due > now) {
@@ -187,13 +194,12 @@ impl Simulator {
             bytes[(bit / 8) as usize] ^= 1 << (bit % 8);
         }
         if let Some(delay) = fate.again {
-            let bytes = bytes.clone();
-            let happening = Happening::Datagram { node, uplink, source, at_port, bytes };
-            self.schedule(self.now + delay, happening);
+            let arriving = Arriving { uplink, source, at_port, bytes: bytes.clone() };
+            self.schedule(self.now + delay, Happening::Datagram { node, arriving });
         }
         if let Some(delay) = fate.delay {
-            let happening = Happening::Datagram { node, uplink, source, at_port, bytes };
-            self.schedule(self.now + delay, happening);
+            let arriving = Arriving { uplink, source, at_port, bytes };
+            self.schedule(self.now + delay, Happening::Datagram { node, arriving });
         }
     }
 

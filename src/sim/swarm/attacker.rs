@@ -1,4 +1,7 @@
 //! An attacker who hears everything, and may send to anybody in anybody's name.
+//!
+//! It acts in the storm only: whoever carries lost datagrams over a dead link later makes that link
+//! seem alive, and no bound for leaving it holds.
 
 use std::net::SocketAddr;
 use std::time::Duration;

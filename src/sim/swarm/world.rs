@@ -104,6 +104,7 @@ impl<'p> World<'p> {
         while self.simulator.now() < storm_end {
             self.change(self.simulator.now());
             self.traffic();
+            self.attack();
             self.slice()?;
         }
         self.calm_down();
@@ -118,7 +119,6 @@ impl<'p> World<'p> {
 
     /// One slice of time, and a look at everything after it.
     pub(super) fn slice(&mut self) -> Result<(), Violation> {
-        self.attack();
         self.simulator.run_for(SLICE);
         let now = self.simulator.now();
         if self.plan.attacker > 0.0 {
