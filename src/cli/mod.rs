@@ -12,8 +12,10 @@ mod output;
 mod paths;
 mod peers;
 mod pubkey;
+mod record;
 mod reload;
 mod run;
+mod simulate;
 mod status;
 mod table;
 mod top;
@@ -53,6 +55,8 @@ enum Command {
     Explain(explain::Arguments),
     Top(top::Arguments),
     Reload(reload::Arguments),
+    Record(record::Arguments),
+    Simulate(simulate::Arguments),
 }
 
 /// Which gateway a command talks to.
@@ -108,6 +112,8 @@ pub fn main() -> ExitCode {
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Top(arguments) => top::run(&arguments),
         Command::Reload(arguments) => reload::run(&arguments),
+        Command::Record(arguments) => record::run(&arguments),
+        Command::Simulate(arguments) => simulate::run(&arguments),
     };
     let (words, code) = match outcome {
         Ok(()) | Err(Failure::ClosedPipe) => return ExitCode::SUCCESS,
@@ -163,11 +169,16 @@ mod tests {
             "explain tcp 10.1.0.5:40000 10.2.0.5:80",
             "top",
             "reload",
+            "record --interval 250ms --count 4",
+            "simulate s.yaml --seed 7 --json --plot d",
+            "simulate --swarm 0..10",
         ] {
             let words = std::iter::once("rongate").chain(line.split(' '));
             assert!(Arguments::try_parse_from(words).is_ok(), "{line}");
         }
-        for line in ["run", "check", "explain", "status --control a --config b", "frobnicate"] {
+        for line in
+            ["run", "check", "explain", "status --control a --config b", "frobnicate", "simulate"]
+        {
             let words = std::iter::once("rongate").chain(line.split(' '));
             assert_eq!(Arguments::try_parse_from(words).unwrap_err().exit_code(), 2, "{line}");
         }

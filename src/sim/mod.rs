@@ -8,6 +8,7 @@
 //!   share when an [`Underlay`] of autonomous systems is laid below it.
 //! - [`Clock`] and [`Middlebox`] stand before a node: clocks that differ, NATs, firewalls.
 //! - [`Audit`] watches every turn from outside: nothing leaks, nothing loops, the counters are true.
+//! - [`scenario`] is a user's: what would an overlay have made of these outages?
 //! - [`swarm`] draws whole worlds and their faults from a seed, and judges what the nodes make of
 //!   them.
 
@@ -17,6 +18,7 @@ pub mod host;
 mod middlebox;
 mod network;
 mod overlay;
+pub mod scenario;
 pub mod swarm;
 mod turn;
 mod underlay;

@@ -1,0 +1,274 @@
+//! A scenario carried out.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use blake2::{Blake2s256, Digest as _};
+
+use super::Scenario;
+use super::failures::Failures;
+use super::report::{Control, Report, Timeline};
+use super::schemes::{Matrix, Scheme};
+use super::sites;
+use super::tally::Tally;
+use super::trace::{Row, Trace};
+use crate::id::PeerIndex;
+use crate::metric::Metric;
+use crate::path::Path;
+use crate::rng::Rng;
+use crate::sim::{LinkModel, Simulator, Underlay, host};
+use crate::telemetry::Tally as Traffic;
+use crate::time::Instant;
+
+/// A packet that takes longer is lost.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Pairs whose paths are drawn.
+const TIMELINE_PAIRS: usize = 40;
+const PACKET_LEN: usize = 100;
+
+/// Carries a scenario out with so many nodes. `progress` hears the fraction that is done.
+pub fn run(
+    scenario: &Scenario,
+    nodes: u16,
+    trace: Option<&Trace>,
+    progress: &mut dyn FnMut(f64),
+) -> Report {
+    let mut run = Run::new(scenario, usize::from(nodes), trace);
+    let start = run.simulator.now();
+    run.simulator.run_for(scenario.warm_up);
+    run.warm = run.traffic();
+    let end = start + scenario.warm_up + scenario.duration;
+    while run.simulator.now() < end {
+        run.tick();
+        let done = run.simulator.now() - start;
+        progress(done.as_secs_f64() / (end - start).as_secs_f64());
+    }
+    run.simulator.run_for(PATIENCE);
+    run.collect();
+    run.finish()
+}
+
+struct Run<'s> {
+    scenario: &'s Scenario,
+    simulator: Simulator,
+    underlay: Option<Underlay>,
+    failures: Failures,
+    rows: VecDeque<Row>,
+    addresses: Vec<IpAddr>,
+    rng: Rng,
+    /// Models with their books.
+    models: Vec<(Scheme, Tally)>,
+    matrices: VecDeque<Matrix>,
+    overlay: Option<Tally>,
+    /// Packets in the overlay: pair, when sent, and when it arrived.
+    pending: VecDeque<(usize, Instant, Option<Duration>)>,
+    /// The id of the first one pending.
+    first_id: u64,
+    timeline: Timeline,
+    warm: Traffic,
+    digest: Blake2s256,
+    start: Instant,
+}
+
+impl<'s> Run<'s> {
+    fn new(scenario: &'s Scenario, nodes: usize, trace: Option<&Trace>) -> Self {
+        let mut bytes = *b"scenario: what would have been? ";
+        bytes[..8].copy_from_slice(&scenario.seed.to_le_bytes());
+        let mut rng = Rng::new(bytes);
+        let configs = sites::configs(nodes, scenario.budget_bps);
+        let mut simulator = Simulator::stopped(configs, &[], LinkModel::default(), scenario.seed);
+        let addresses: Vec<IpAddr> = (0..nodes).map(sites::underlay).collect();
+        let underlay = scenario.underlay.transit_stub.map(|size| {
+            let mut underlay = Underlay::generate(&size.parameters(), &mut rng);
+            addresses.iter().for_each(|&address| underlay.attach(address, &mut rng));
+            underlay.lay(&mut simulator.network, LinkModel::PERFECT);
+            underlay
+        });
+        let start = simulator.now() + scenario.warm_up;
+        let pairs = pair_models(scenario, nodes, &mut rng);
+        let failures = Failures::new(
+            &scenario.failures,
+            &addresses,
+            pairs,
+            underlay.as_ref(),
+            scenario.underlay.reroutes_after,
+            start,
+            &mut rng,
+        );
+        for (a, b) in pairs_of(nodes) {
+            failures.lay(a, b, &mut simulator.network);
+        }
+        let tally = |name: &str| Tally::new(name, nodes * nodes, scenario.every);
+        let models = scenario
+            .schemes
+            .iter()
+            .filter_map(|name| Scheme::parse(name).ok().map(|scheme| (scheme, tally(name))));
+        let models = models.collect();
+        let overlay = scenario.schemes.iter().any(|name| name == "overlay");
+        if overlay {
+            (0..nodes).for_each(|node| simulator.start(node));
+        }
+        Self {
+            models,
+            overlay: overlay.then(|| tally("overlay")),
+            timeline: Timeline::new(nodes, TIMELINE_PAIRS, scenario.every),
+            rows: trace.map_or_else(VecDeque::new, |trace| trace.rows.clone().into()),
+            matrices: VecDeque::new(),
+            pending: VecDeque::new(),
+            first_id: 0,
+            warm: Traffic::default(),
+            digest: Blake2s256::new(),
+            scenario,
+            simulator,
+            underlay,
+            failures,
+            addresses,
+            rng,
+            start,
+        }
+    }
+
+    /// One packet of every pair by every scheme.
+    fn tick(&mut self) {
+        let now = self.simulator.now();
+        let network = &mut self.simulator.network;
+        self.failures.advance(now, network, self.underlay.as_ref(), &mut self.rng);
+        while self.rows.front().is_some_and(|row| self.start + row.at <= now) {
+            let Some(row) = self.rows.pop_front() else { break };
+            self.failures.apply(&row, network);
+        }
+        self.ask_models(now);
+        self.use_overlay(now);
+        self.simulator.run_for(self.scenario.every);
+        self.collect();
+    }
+
+    fn ask_models(&mut self, now: Instant) {
+        if self.models.is_empty() {
+            return;
+        }
+        let (nodes, network) = (self.addresses.len(), &mut self.simulator.network);
+        let mut ways = Vec::with_capacity(nodes * nodes);
+        for &from in &self.addresses {
+            for &to in &self.addresses {
+                ways.push(network.truth(now, from, to));
+            }
+        }
+        let memory = self.models.iter().map(|model| model.0.memory()).max().unwrap_or_default();
+        while self.matrices.get(1).is_some_and(|matrix| now - matrix.at >= memory) {
+            self.matrices.pop_front();
+        }
+        self.matrices.push_back(Matrix::new(now, nodes, ways));
+        for (scheme, tally) in &mut self.models {
+            for (a, b) in pairs_of(nodes) {
+                let sent = scheme.send(a, b, &self.matrices, &mut self.rng);
+                tally.add(a * nodes + b, sent);
+            }
+        }
+    }
+
+    fn use_overlay(&mut self, now: Instant) {
+        if self.overlay.is_none() {
+            return;
+        }
+        let nodes = self.addresses.len();
+        for (a, b) in pairs_of(nodes) {
+            let path = self.simulator.node(a).and_then(|node| {
+                let peer = PeerIndex((if b < a { b } else { b - 1 }) as u16);
+                node.path(peer, Metric::Latency)
+            });
+            let code = match path {
+                None => 0,
+                Some(Path::Direct(_)) => 1,
+                Some(Path::Via(relay)) => 2 + relay.0 + u16::from(usize::from(relay.0) >= a),
+            };
+            self.timeline.note(a, b, code);
+            if !self.scenario.silent {
+                let id = self.first_id + self.pending.len() as u64;
+                let packet = host::packet(sites::host(a), sites::host(b), id, PACKET_LEN);
+                self.pending.push_back((a * nodes + b, now, None));
+                self.simulator.send(a, &packet);
+            }
+        }
+        self.timeline.end_tick();
+    }
+
+    /// Enters what arrived, and gives up on what is too late.
+    fn collect(&mut self) {
+        for delivery in self.simulator.take_deliveries() {
+            self.digest.update(delivery.at.as_micros().to_le_bytes());
+            self.digest.update(&delivery.packet);
+            let Ok(Some(letter)) = host::open(&delivery.packet) else { continue };
+            let index = letter.id.checked_sub(self.first_id);
+            let entry = index.and_then(|index| self.pending.get_mut(index as usize));
+            if let Some((_, at, arrived @ None)) = entry {
+                *arrived = Some(delivery.at - *at);
+            }
+        }
+        let now = self.simulator.now();
+        let Some(tally) = &mut self.overlay else { return };
+        while self.pending.front().is_some_and(|(_, at, _)| now - *at >= PATIENCE) {
+            let Some((pair, _, arrived)) = self.pending.pop_front() else { break };
+            self.first_id += 1;
+            tally.add(pair, arrived.into());
+        }
+    }
+
+    /// Everything that the nodes sent, with the headers of IP and UDP.
+    fn traffic(&self) -> Traffic {
+        let mut sum = Traffic::default();
+        for node in (0..self.simulator.len()).filter_map(|number| self.simulator.node(number)) {
+            let sent = node.counters().underlay_tx;
+            sum.add(sent.packets, sent.bytes + 28 * sent.packets);
+        }
+        sum
+    }
+
+    fn finish(self) -> Report {
+        let sent = self.traffic();
+        let (nodes, warm) = (self.addresses.len(), self.warm);
+        let seconds = (self.scenario.duration + PATIENCE).as_secs_f64();
+        let control = self.overlay.is_some().then(|| Control {
+            kbit_s_per_node: (sent.bytes - warm.bytes) as f64 * 8e-3 / seconds / nodes as f64,
+            datagrams_s_per_node: (sent.packets - warm.packets) as f64 / seconds / nodes as f64,
+            with_data: !self.scenario.silent,
+        });
+        let silent = self.scenario.silent;
+        let overlay = self.overlay.filter(|_| !silent);
+        let tallies = self.models.into_iter().map(|(_, tally)| tally).chain(overlay);
+        let mut report = Report {
+            scenario: self.scenario.name.clone(),
+            about: self.scenario.about.clone(),
+            seed: self.scenario.seed,
+            nodes: nodes as u16,
+            duration_s: self.scenario.duration.as_secs_f64(),
+            schemes: tallies.map(Tally::finish).collect(),
+            control,
+            datagrams: self.simulator.carried(),
+            digest: self.digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect(),
+            timeline: self.timeline,
+        };
+        report.compare();
+        report
+    }
+}
+
+fn pairs_of(nodes: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..nodes).flat_map(move |a| (0..nodes).filter(move |&b| b != a).map(move |b| (a, b)))
+}
+
+/// What each directed pair's own link is like.
+fn pair_models(scenario: &Scenario, nodes: usize, rng: &mut Rng) -> Vec<LinkModel> {
+    let base = scenario.pair_model();
+    let (low, high) = scenario.underlay.delay;
+    let own = scenario.underlay.transit_stub.is_none();
+    let mut models = vec![base; nodes * nodes];
+    for (a, b) in pairs_of(nodes).filter(|(a, b)| own && a < b) {
+        let delay = low + (high - low).mul_f64(rng.unit());
+        for index in [a * nodes + b, b * nodes + a] {
+            models[index].delay = delay;
+        }
+    }
+    models
+}

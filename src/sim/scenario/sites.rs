@@ -1,0 +1,70 @@
+//! The nodes of a scenario: as many as it wants, all alike.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use ipnet::{IpNet, Ipv4Net};
+
+use crate::flow::FlowLimits;
+use crate::node::{NodeConfig, PeerConfig, UplinkConfig};
+use crate::sim::Mesh;
+use crate::sim::host::Endpoint;
+use crate::tunnel::Identity;
+
+/// The underlay address of a node.
+pub(super) fn underlay(site: usize) -> IpAddr {
+    IpAddr::from([198, 18, (site >> 8) as u8, site as u8])
+}
+
+/// A host behind a node.
+pub(super) fn host(site: usize) -> Endpoint {
+    (Ipv4Addr::new(10, 128 + (site >> 8) as u8, site as u8, 5), 4_000)
+}
+
+/// The configurations of all nodes: a full mesh.
+pub(super) fn configs(sites: usize, budget_bps: u64) -> Vec<NodeConfig> {
+    let all: Vec<PeerConfig> = (0..sites).map(peer).collect();
+    (0..sites).map(|site| config(site, &all, budget_bps)).collect()
+}
+
+fn key(site: usize) -> [u8; 32] {
+    let mut key = [7; 32];
+    key[..8].copy_from_slice(&(site as u64 + 1).to_le_bytes());
+    key
+}
+
+fn network(site: usize) -> IpNet {
+    let [a, b, c, _] = host(site).0.octets();
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, 0), 24))
+}
+
+fn address(site: usize) -> IpAddr {
+    IpAddr::from([10, 77, (site >> 8) as u8, site as u8])
+}
+
+fn peer(site: usize) -> PeerConfig {
+    PeerConfig {
+        name: format!("n{site}"),
+        public_key: Identity::from_private(key(site)).public(),
+        endpoints: vec![SocketAddr::new(underlay(site), Mesh::PORT)],
+        addresses: vec![address(site)],
+        networks: vec![network(site)],
+        ..Mesh::default().configs().swap_remove(0).peers.swap_remove(0)
+    }
+}
+
+fn config(site: usize, all: &[PeerConfig], budget_bps: u64) -> NodeConfig {
+    let others = all.iter().enumerate().filter(|(index, _)| *index != site);
+    let listen = SocketAddr::new(underlay(site), Mesh::PORT);
+    let max = 2 * all.len() as u32 + 16;
+    NodeConfig {
+        name: format!("n{site}"),
+        private_key: zeroize::Zeroizing::new(key(site)),
+        addresses: vec![address(site)],
+        lan_networks: vec![network(site)],
+        uplinks: vec![UplinkConfig { listen, mtu: 1500 }],
+        peers: others.map(|(_, peer)| peer.clone()).collect(),
+        control_budget_bps: budget_bps,
+        flow_limits: FlowLimits { max_flows: max, max_per_host: max, ..FlowLimits::default() },
+        ..Mesh::default().configs().swap_remove(0)
+    }
+}

@@ -1,0 +1,80 @@
+use super::*;
+
+const OUTAGES: &str = "
+name: outages
+duration: 300s
+warm_up: 20s
+nodes: 4
+every: 500ms
+underlay: { delay: 10ms..30ms }
+failures:
+  - { what: pair, every: 60s, lasts: 20s }
+schemes: [direct, overlay, any, late-20]
+";
+
+#[test]
+fn the_overlay_loses_less_than_the_direct_way_and_no_less_than_any() {
+    let scenario = Scenario::parse(OUTAGES).unwrap();
+    let report = run(&scenario, 4, None, &mut |_| {});
+    let of = |name: &str| report.schemes.iter().find(|s| s.name == name).unwrap();
+    let [direct, overlay, any] = ["direct", "overlay", "any"].map(|name| of(name).availability);
+    assert!(direct < 0.95, "{direct}");
+    assert!(overlay > direct + (any - direct) * 0.8, "{direct} {overlay} {any}");
+    assert!(of("late-20").availability > direct);
+    assert_eq!(of("overlay").sent, of("direct").sent);
+    assert!(report.summary().contains("overlay"));
+    assert!(report.files().iter().any(|(name, _)| name == "paths.svg"));
+}
+
+#[test]
+fn the_same_seed_gives_the_same_report_and_another_another() {
+    let mut scenario = Scenario::parse(OUTAGES).unwrap();
+    scenario.duration = Duration::from_secs(60);
+    let json =
+        |scenario: &Scenario| serde_json::to_string(&run(scenario, 4, None, &mut |_| {})).unwrap();
+    let first = json(&scenario);
+    assert_eq!(first, json(&scenario));
+    scenario.seed += 1;
+    assert_ne!(first, json(&scenario));
+}
+
+#[test]
+fn a_trace_comes_true() {
+    let text = "time_s,from,to,loss,delay_ms\n# n0 and n1 are cut for a minute\n\
+                0,n0,n1,0,12\n30,n0,n1,1,\n90,n0,n1,0,5.5\n";
+    let trace = Trace::parse(text).unwrap();
+    assert_eq!(trace.line(&trace.rows[2]), "90.000,n0,n1,0.00000,5.500");
+    let mut scenario = Scenario::parse("{ nodes: 3, duration: 120s, every: 1s }").unwrap();
+    scenario.schemes = vec!["direct".to_owned(), "overlay".to_owned()];
+    let report = run(&scenario, 3, Some(&trace), &mut |_| {});
+    let [direct, overlay] =
+        [0, 1].map(|index| report.schemes[index].sent - report.schemes[index].arrived);
+    assert_eq!(direct, 60);
+    assert!(overlay < 6, "{overlay}");
+}
+
+#[test]
+fn faults_of_scenarios_and_traces_are_told() {
+    for (text, word) in [
+        ("nodes: 1", "nodes"),
+        ("nodez: 4", "nodez"),
+        ("schemes: [fast]", "fast"),
+        ("every: 5", "every"),
+        ("underlay: { delay: 9ms..3ms }", "smaller"),
+        ("underlay: { loss: 2 }", "loss"),
+        ("failures: [{ what: router, every: 1s, lasts: 1s }]", "router"),
+    ] {
+        let error = Scenario::parse(text).unwrap_err();
+        assert!(error.contains(word), "{text}: {error}");
+    }
+    for (text, word) in [
+        ("", "empty"),
+        ("time,from", "line 1"),
+        ("time_s,from,to,loss,delay_ms\n1,a,b,2,", "line 2"),
+        ("time_s,from,to,loss,delay_ms\n1,a,a,0,", "itself"),
+        ("time_s,from,to,loss,delay_ms\n1,a,b,0", "4 fields"),
+    ] {
+        let error = Trace::parse(text).unwrap_err();
+        assert!(error.contains(word), "{text}: {error}");
+    }
+}
