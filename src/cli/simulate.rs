@@ -84,7 +84,7 @@ fn load(path: &Path) -> Result<(Scenario, Option<Trace>), Failure> {
     let wrong = |path: &Path, what: String| Failure::Usage(format!("{}: {what}", path.display()));
     let scenario = Scenario::parse(&read(path)?).map_err(|what| wrong(path, what))?;
     let Some(name) = &scenario.underlay.trace else { return Ok((scenario, None)) };
-    let path = path.parent().unwrap_or(Path::new("")).join(name);
+    let path = path.with_file_name(name);
     let trace = Trace::parse(&read(&path)?).map_err(|what| wrong(&path, what))?;
     let most = scenario.sizes().into_iter().max().unwrap_or(0);
     if trace.names.len() > usize::from(most) {

@@ -34,7 +34,7 @@ pub(super) struct CopyWindow {
 /// The ids of one life of the sender.
 #[derive(Clone, Debug)]
 struct Life {
-    seen: [u64; Life::WORDS],
+    seen: [u64; Self::WORDS],
     /// The highest id.
     top: u32,
 }

@@ -80,6 +80,9 @@ pub struct Control {
     pub with_data: bool,
 }
 
+/// Ticks, and the path from then on.
+type PathChanges = Vec<(u32, u16)>;
+
 /// The path of each pair over time, as far as it is kept.
 #[derive(Clone, Debug)]
 pub struct Timeline {
@@ -88,7 +91,7 @@ pub struct Timeline {
     ticks: u32,
     /// Pair, and the ticks at which its path changed with what it became: 0 none, 1 direct, 2 and
     /// more the relay.
-    pub(super) rows: Vec<((usize, usize), Vec<(u32, u16)>)>,
+    pub(super) rows: Vec<((usize, usize), PathChanges)>,
     /// Path changes of each pair, in all.
     changes: u64,
     last: Vec<u16>,
