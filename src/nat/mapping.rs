@@ -140,6 +140,7 @@ impl Table {
 
     /// The mapping that a packet from inside belongs to.
     pub(super) fn for_inside(&self, inside: &InsideEnd, remote: End) -> Option<MappingId> {
+        let remote = inside.transport.remote(remote);
         let key = self.remote_key(inside.transport, remote);
         if self.opened > 0
             && !key.is_any()
@@ -167,10 +168,10 @@ impl Table {
     ) -> Option<MappingId> {
         let address = self.pool.index_of(outside.address)?;
         let place = Place { address, transport, port: outside.port };
+        let remote = transport.remote(remote);
         if !self.by_place.is_empty() {
             let exceptional = if !transport.has_ports() {
-                let of_remote = self.exceptional(place, End { port: 0, ..remote });
-                of_remote.or_else(|| self.exceptional(place, End::ANY))
+                self.exceptional(place, remote).or_else(|| self.exceptional(place, End::ANY))
             } else if !self.pool.has_port(place.port) {
                 self.exceptional(place, End::ANY)
             } else if self.may_share(transport) {

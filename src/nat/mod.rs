@@ -90,6 +90,15 @@ impl Transport {
         self.index().is_some()
     }
 
+    /// The part of a remote end that tells it from others: an identifier names the inside, on both
+    /// ways.
+    const fn remote(self, end: end::End) -> end::End {
+        match self {
+            Self::Tcp | Self::Udp | Self::UdpLite => end,
+            Self::Icmp | Self::Other(_) => end::End { port: 0, address: end.address },
+        }
+    }
+
     /// The protocol number; of ICMP that of IPv4.
     pub const fn code(self) -> u8 {
         match self {

@@ -102,8 +102,9 @@ impl Table {
         remote: End,
         flags: u8,
     ) -> Result<MappingId, DropReason> {
-        let known = self.for_inside(&inside, remote);
         let transport = inside.transport;
+        let remote = transport.remote(remote);
+        let known = self.for_inside(&inside, remote);
         if transport != Transport::Tcp {
             let id = known.map_or_else(|| self.create(now, inside, remote), Ok)?;
             let idle = self.idle_time(transport, remote.port);
@@ -165,6 +166,7 @@ impl Table {
         remote: End,
         flags: u8,
     ) -> Result<MappingId, DropReason> {
+        let remote = transport.remote(remote);
         let id = self.by_outside(transport, outside, remote).ok_or(DropReason::Unsolicited)?;
         if !self.lets_in(id, remote) {
             return Err(DropReason::NatFiltered);

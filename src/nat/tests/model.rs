@@ -88,6 +88,25 @@ struct Modelled {
     outside: SocketAddrV4,
     active: Instant,
     calls: BTreeMap<usize, Call>,
+    /// Whom the filter lets in, and when the inside last sent there.
+    permits: BTreeMap<usize, Instant>,
+}
+
+/// What a filter looks at: the remote end, or the first one with the same address.
+fn filter_key(filtering: Dependence, transport: Transport, remote: usize) -> usize {
+    let address = |remote: usize| *end(REMOTES[remote]).ip();
+    if filtering == Dependence::AddressAndPort && transport != Transport::Icmp {
+        return remote;
+    }
+    (0..=remote).find(|&other| address(other) == address(remote)).unwrap_or(remote)
+}
+
+fn permit_lifetime(transport: Transport) -> Duration {
+    Duration::from_secs(match transport {
+        Transport::Tcp => 7_440,
+        Transport::Icmp => 60,
+        Transport::Udp | Transport::UdpLite | Transport::Other(_) => 300,
+    })
 }
 
 #[derive(Debug, Default)]
@@ -115,6 +134,7 @@ impl Model {
                 return false;
             }
             mapping.calls.retain(|_, call| call.deadline() > now);
+            mapping.permits.retain(|_, active| *active + permit_lifetime(*transport) > now);
             true
         });
         self.resting.retain(|(until, _, _)| *until > now);
@@ -169,17 +189,30 @@ fn upper(transport: Transport, outbound: bool, flags: u8) -> Upper {
 struct Test {
     lab: Lab,
     model: Model,
+    filtering: Dependence,
 }
 
 impl Test {
-    fn new() -> Self {
+    fn new(filtering: Dependence) -> Self {
         let mut config = config();
+        for behaviour in [&mut config.policy.tcp, &mut config.policy.udp, &mut config.policy.icmp] {
+            behaviour.filtering = filtering;
+        }
         config.pool = vec!["198.51.100.4/31".parse().unwrap()];
         config.ports = 40_000..=40_011;
         config.limits = NatLimits::of_mappings(MAPPINGS_MAX as u32, PER_HOST_MAX as u32);
         config.limits.max_sessions_per_host = 1_000;
         config.limits.max_sessions = 1_000;
-        Self { lab: Lab::new(&config), model: Model::default() }
+        Self { lab: Lab::new(&config), model: Model::default(), filtering }
+    }
+
+    /// True where the filter keeps a list of its own: TCP sessions are one already.
+    fn keeps_permits(&self, transport: Transport) -> bool {
+        match self.filtering {
+            Dependence::EndpointIndependent => false,
+            Dependence::Address => true,
+            Dependence::AddressAndPort => transport != Transport::Tcp,
+        }
     }
 
     fn out(&mut self, inside: Inside, remote: usize, flags: u8) -> Result<(), TestCaseError> {
@@ -189,6 +222,7 @@ impl Test {
         let result = self.lab.out(realm, &from.to_string(), REMOTES[remote], upper);
         let known = self.model.mappings.contains_key(&inside);
         let begins = transport != Transport::Tcp || flags & (SYN | ACK | RST) == SYN;
+        let permits = self.keeps_permits(transport);
         match result {
             Ok(outside) => {
                 prop_assert!(known || begins);
@@ -199,7 +233,11 @@ impl Test {
                     outside,
                     active: now,
                     calls: BTreeMap::new(),
+                    permits: BTreeMap::new(),
                 });
+                if permits {
+                    mapping.permits.insert(filter_key(self.filtering, transport, remote), now);
+                }
                 prop_assert_eq!(mapping.outside, outside);
                 mapping.active = now;
                 if transport == Transport::Tcp {
@@ -264,9 +302,19 @@ impl Test {
     fn back(&mut self, inside: Inside, remote: usize, flags: u8) -> Result<(), TestCaseError> {
         let (transport, realm, to) = inside;
         let now = self.lab.now;
+        let (filtering, permits) = (self.filtering, self.keeps_permits(transport));
         let Some(mapping) = self.model.mappings.get_mut(&inside) else { return Ok(()) };
         let upper = upper(transport, false, flags);
         let result = self.lab.back(REMOTES[remote], mapping.outside, upper);
+        let let_in = if permits {
+            mapping.permits.contains_key(&filter_key(filtering, transport, remote))
+        } else {
+            filtering == Dependence::EndpointIndependent || mapping.calls.contains_key(&remote)
+        };
+        if !let_in {
+            prop_assert_eq!(result, Err(DropReason::NatFiltered));
+            return Ok(());
+        }
         prop_assert_eq!(result, Ok((realm, to)));
         if transport == Transport::Tcp {
             if let Some(call) = mapping.calls.get_mut(&remote) {
@@ -303,8 +351,15 @@ impl Test {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(250))]
     #[test]
-    fn behaves_like_the_naive_nat(steps in prop::collection::vec(step(), 1..150)) {
-        let mut test = Test::new();
+    fn behaves_like_the_naive_nat(
+        steps in prop::collection::vec(step(), 1..150),
+        filtering in prop::sample::select(vec![
+            Dependence::EndpointIndependent,
+            Dependence::Address,
+            Dependence::AddressAndPort,
+        ]),
+    ) {
+        let mut test = Test::new(filtering);
         for step in steps {
             match step {
                 Step::Out { inside, remote, flags } => test.out(inside, remote, flags)?,
@@ -323,7 +378,8 @@ proptest! {
             test.lab.nat.check();
             let counts = test.lab.nat.counts();
             prop_assert_eq!(counts.mappings, test.model.mappings.len() as u64);
-            let sessions: usize = test.model.mappings.values().map(|m| m.calls.len()).sum();
+            let of_mapping = |m: &Modelled| m.calls.len() + m.permits.len();
+            let sessions: usize = test.model.mappings.values().map(of_mapping).sum();
             prop_assert_eq!(counts.sessions, sessions as u64);
             prop_assert_eq!(counts.created - counts.expired, counts.mappings);
         }

@@ -41,6 +41,10 @@ fn an_address_filter_lets_in_whoever_was_sent_to_from_any_port() {
 
 #[test]
 fn an_address_and_port_filter_lets_in_whoever_was_sent_to() {
+    let mut lab = filtered(Dependence::AddressAndPort);
+    let ping = lab.out(SITE, HOST, SERVER, Upper::EchoRequest).unwrap();
+    assert!(lab.back(SERVER, ping, Upper::EchoReply).is_ok(), "an identifier is no remote port");
+    assert_eq!(lab.back(ELSEWHERE, ping, Upper::EchoReply), Err(DropReason::NatFiltered));
     for (upper, answer) in [(tcp(SYN), tcp(SYN | ACK)), (Upper::Udp, Upper::Udp)] {
         let mut lab = filtered(Dependence::AddressAndPort);
         let mapped = lab.out(SITE, HOST, SERVER, upper.clone()).unwrap();
