@@ -55,13 +55,17 @@ impl Tun {
         self.offload
     }
 
-    /// Reads one frame into `frame`. `Ok(None)` when none waits.
-    pub(crate) fn read(&mut self, frame: &mut [u8]) -> io::Result<Option<(RawVnet, usize)>> {
-        let mut header = [0; VNET_LEN];
+    /// Reads one frame into `frame` and its offload header into `vnet`; its length. `Ok(None)` when
+    /// none waits.
+    pub(crate) fn read(
+        &mut self,
+        vnet: &mut RawVnet,
+        frame: &mut [u8],
+    ) -> io::Result<Option<usize>> {
         loop {
-            let mut parts = [IoSliceMut::new(&mut header), IoSliceMut::new(frame)];
+            let mut parts = [IoSliceMut::new(&mut vnet.0), IoSliceMut::new(frame)];
             match self.file.read_vectored(&mut parts) {
-                Ok(len) => return Ok(Some((RawVnet(header), len.saturating_sub(VNET_LEN)))),
+                Ok(len) => return Ok(Some(len.saturating_sub(VNET_LEN))),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -125,6 +129,7 @@ impl AsRawFd for Tun {
 }
 
 /// The offload header as read; parsing may refuse it, which must not end the reading.
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct RawVnet([u8; VNET_LEN]);
 
 impl RawVnet {
