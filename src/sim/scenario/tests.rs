@@ -59,7 +59,7 @@ fn faults_of_scenarios_and_traces_are_told() {
         ("nodes: 1", "nodes"),
         ("nodez: 4", "nodez"),
         ("schemes: [fast]", "fast"),
-        ("every: 5", "every"),
+        ("every: 5", "duration"),
         ("underlay: { delay: 9ms..3ms }", "smaller"),
         ("underlay: { loss: 2 }", "loss"),
         ("failures: [{ what: router, every: 1s, lasts: 1s }]", "router"),
