@@ -1,28 +1,37 @@
 #!/usr/bin/env bash
 # Benchmarks on real processes in network namespaces of their own. Installs what is missing, builds,
-# measures, and leaves nothing behind but target/bench/.
+# measures, and leaves nothing behind but target/bench/ and other tunnels' programs in a cache.
 #
-#   scripts/bench.sh                        throughput, cost and delay; about 12 minutes and the build
-#   scripts/bench.sh --quick                the same with fewer rounds; about 3 minutes and the build
-#   scripts/bench.sh throughput [OPTION..]  the same, with the options of the program `bench`
+#   scripts/bench.sh                  everything; prints beforehand how long it will take
+#   scripts/bench.sh --quick          a first look: less than 5 minutes and the build
+#   scripts/bench.sh --write          writes docs/benchmarks.md, docs/plots/ and README's figures too
+#   scripts/bench.sh datapath         only what needs no input and output: nanoseconds of each step
 #
-#   --write FILE    writes the table to FILE too, as in --write docs/benchmarks.md
-#   --rounds N --mode wire|super --only plain,direct,relay,exit,wireguard-go --beside NAME=PROGRAM
+#   --only KIND,.. --without KIND,..  plain, masquerade, direct, relay, exit, exit-routed, naive, stock,
+#                                     wireguard-go, boringtun, gotatun, nebula, tinc
+#   --rounds N --mode wire|super      instead of 5 rounds of each mode
+#   --add                             adds the rounds to those that are in target/bench/ already
+#   --json                            prints all samples as JSON instead of the page
+#   --beside NAME=PROGRAM             another build of rongate, measured beside this one
+#   --no-datapath                     leaves out what needs no input and output
 set -uo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-# wireguard-go of 2023 is in Debian 13; what Debian 12 has is of 2022 and much slower.
-WG_SUITE=trixie
-WG_VERSION=0.0.20231211
+# Others' programs: from Debian 13, because what Debian 12 has is much slower; and from crates.io.
+SUITE=trixie
+WIREGUARD_GO=0.0.20231211
+NEBULA=1.9.3
+GOTATUN=0.10.2
+BORINGTUN=0.7.1
 CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/rongate-bench"
 
-usage() { sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
+usage() { sed -n '2,17s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
 
-# Unpacks Debian's package wireguard-go into the cache, without installing it. Prints the program's
-# path; on failure a sentence on standard error.
-wireguard_go() {
-  local program="$CACHE/wireguard-go-$WG_VERSION/usr/bin/wireguard-go" work mirror key options
+# debian PACKAGE VERSION: unpacks a package of Debian 13 into the cache, without installing it.
+# Prints the path of its program; on failure a sentence on standard error.
+debian() {
+  local name=$1 version=$2 program="$CACHE/$1-$2/usr/bin/$1" work mirror key options
   [ -x "$program" ] && { echo "$program"; return 0; }
   command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null \
     || { echo "this is no Debian" >&2; return 1; }
@@ -33,15 +42,15 @@ wireguard_go() {
   mirror=${mirror:-http://deb.debian.org/debian}
   work=$(mktemp -d)
   mkdir -p "$work/lists/partial" "$work/cache/archives/partial" "$work/root"
-  echo "deb [signed-by=$key] ${mirror%% *} $WG_SUITE main" >"$work/sources"
+  echo "deb [signed-by=$key] ${mirror%% *} $SUITE main" >"$work/sources"
   options=(-qq -o "Dir::Etc::SourceList=$work/sources" -o Dir::Etc::SourceParts=/dev/null
     -o "Dir::State::Lists=$work/lists" -o "Dir::Cache=$work/cache" -o APT::Sandbox::User=root)
   if (cd "$work" && timeout 120 apt-get "${options[@]}" update \
-    && timeout 60 apt-get "${options[@]}" download "wireguard-go=$WG_VERSION*" \
-    && dpkg-deb -x wireguard-go_*.deb root) >"$work/log" 2>&1; then
+    && timeout 60 apt-get "${options[@]}" download "$name=$version*" \
+    && dpkg-deb -x "$name"_*.deb root) >"$work/log" 2>&1; then
     mkdir -p "$CACHE"
-    rm -rf "$CACHE/wireguard-go-$WG_VERSION"
-    mv "$work/root" "$CACHE/wireguard-go-$WG_VERSION"
+    rm -rf "$CACHE/$name-$version"
+    mv "$work/root" "$CACHE/$name-$version"
     rm -rf "$work"
     echo "$program"
   else
@@ -51,27 +60,84 @@ wireguard_go() {
   fi
 }
 
+# crate PACKAGE VERSION PROGRAM: builds a program of crates.io into the cache. Prints its path.
+crate() {
+  local root="$CACHE/$1-$2" program="$CACHE/$1-$2/bin/$3"
+  [ -x "$program" ] && { echo "$program"; return 0; }
+  say "building $1 $2, once" >&2
+  if cargo install --quiet --locked --root "$root" "$1@$2" >"/tmp/$1.log.$$" 2>&1; then
+    rm -f "/tmp/$1.log.$$"
+    echo "$program"
+  else
+    echo "it could not be built: $(tail -n 1 "/tmp/$1.log.$$")" >&2
+    rm -f "/tmp/$1.log.$$"
+    return 1
+  fi
+}
+
+# peer KIND VERSION COMMAND..: adds a tunnel to OPTIONS, or says why not.
+peer() {
+  local kind=$1 version=$2 program
+  shift 2
+  if program=$("$@"); then
+    OPTIONS+=(--peer "$kind=$program")
+    PEERS+="${PEERS:+, }$kind $version"
+  else
+    say "$kind $version is not available; it is left out of the comparison"
+  fi
+}
+
+tinc() {
+  (need tincd=tinc) >&2 || return 1
+  command -v tincd
+}
+
+datapath() {
+  cargo bench --quiet --locked -p rongate --bench datapath -- "$@"
+}
+
+need_plots() {
+  [ -r /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf ] || need fonts=fonts-dejavu-core
+}
+
 throughput() {
-  local program options=()
+  local quick='' steps=yes argument passed=()
+  for argument in "$@"; do
+    case "$argument" in
+      --quick) quick=yes; passed+=("$argument") ;;
+      --write) passed+=(--write "$ROOT") ;;
+      --no-datapath) steps='' ;;
+      *) passed+=("$argument") ;;
+    esac
+  done
+  OPTIONS=() PEERS=''
   need_rust
   need_lab
   need wg=wireguard-tools
+  need_plots
   say "building"
   cargo build --workspace --release --locked --quiet || fail "the build failed"
-  if program=$(wireguard_go); then
-    options+=(--wireguard-go "$program")
-  else
-    say "wireguard-go $WG_VERSION is not available; it is left out of the comparison"
+  peer wireguard-go "$WIREGUARD_GO" debian wireguard-go "$WIREGUARD_GO"
+  peer nebula "$NEBULA" debian nebula "$NEBULA"
+  if [ -z "$quick" ]; then
+    peer gotatun "$GOTATUN" crate gotatun-cli "$GOTATUN" gotatun
+    peer boringtun "$BORINGTUN" crate boringtun-cli "$BORINGTUN" boringtun-cli
+    peer tinc 1.0 tinc
   fi
-  local commit
-  commit=$(git -C "$ROOT" describe --always --dirty 2>/dev/null) || commit=unknown
-  options+=(--note "rongate at $commit, $(date -u +%F).")
+  if [ -n "$steps" ]; then
+    say "measuring the steps without input and output"
+    mkdir -p target/bench
+    datapath >target/bench/datapath.txt && OPTIONS+=(--datapath target/bench/datapath.txt)
+  fi
+  OPTIONS+=(--note "rongate at $(git -C "$ROOT" describe --always --dirty 2>/dev/null || echo "an unknown commit"), $(date -u +%F).")
+  [ -n "$PEERS" ] && OPTIONS+=(--note "Other tunnels: $PEERS.")
   say "measuring ${DIM}(everything happens in network namespaces that end with it)${PLAIN}"
-  target/release/bench throughput "${options[@]}" "$@"
+  target/release/bench throughput "${OPTIONS[@]}" "${passed[@]}"
 }
 
 case "${1:-}" in
   -h | --help) usage ;;
+  datapath) shift; need_rust; datapath "$@" ;;
   throughput) shift; throughput "$@" ;;
   '' | -*) throughput "$@" ;;
   *) fail "unknown benchmark $1; try --help" ;;

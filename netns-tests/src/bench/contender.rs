@@ -14,14 +14,30 @@ pub(crate) const INNER_MTU: u32 = 1_392;
 pub enum Kind {
     /// The kernel forwards; no tunnel.
     Plain,
+    /// The kernel forwards and masquerades at the second gateway.
+    Masquerade,
     /// Two rongate gateways.
     Direct,
     /// Two rongate gateways that only a third one joins.
     Relay,
     /// A rongate gateway that sends its hosts' Internet traffic through another one's NAT.
     Exit,
+    /// The same with a pool that is routed to the exit and holds more than 100,000 mappings.
+    ExitRouted,
+    /// Our yardstick that knows no offload.
+    Naive,
+    /// Our yardstick from stock crates.
+    Stock,
     /// Two wireguard-go.
     WireguardGo,
+    /// Two boringtun.
+    Boringtun,
+    /// Two gotatun.
+    Gotatun,
+    /// Two nebula.
+    Nebula,
+    /// Two tinc 1.0.
+    Tinc,
 }
 
 /// What the links carry.
@@ -44,6 +60,76 @@ impl Mode {
     }
 }
 
+impl Kind {
+    /// How it is called.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain forwarding",
+            Self::Masquerade => "kernel masquerade",
+            Self::Direct => "rongate",
+            Self::Relay => "rongate, relayed",
+            Self::Exit => "rongate, NAT",
+            Self::ExitRouted => "rongate, NAT, large pool",
+            Self::Naive => "naive tunnel",
+            Self::Stock => "stock crates",
+            Self::WireguardGo => "wireguard-go",
+            Self::Boringtun => "boringtun",
+            Self::Gotatun => "gotatun",
+            Self::Nebula => "nebula",
+            Self::Tinc => "tinc",
+        }
+    }
+
+    /// Whether somebody else's program has to be given.
+    pub const fn is_peer(self) -> bool {
+        use Kind::{Boringtun, Gotatun, Nebula, Tinc, WireguardGo};
+        matches!(self, WireguardGo | Boringtun | Gotatun | Nebula | Tinc)
+    }
+
+    /// Whether the second gateway is an exit to the Internet, where the second host is.
+    pub const fn is_exit(self) -> bool {
+        matches!(self, Self::Exit | Self::ExitRouted | Self::Masquerade)
+    }
+
+    /// What is measured with it.
+    pub const fn measured(self, mode: Mode) -> Measured {
+        let bulk = !matches!(self, Self::Masquerade | Self::ExitRouted);
+        let wire = matches!(mode, Mode::Wire);
+        Measured {
+            bulk,
+            small: bulk && wire,
+            connects: wire
+                && matches!(self, Self::Plain | Self::Masquerade | Self::Exit | Self::ExitRouted),
+            table: wire && matches!(self, Self::Direct | Self::ExitRouted),
+        }
+    }
+
+    /// Whether it takes part in a mode. With super-packets on the links only those that use
+    /// offloads differ from what they are on a wire.
+    pub const fn takes_part(self, mode: Mode) -> bool {
+        match mode {
+            Mode::Wire => true,
+            Mode::Super => {
+                self.measured(mode).bulk
+                    && !matches!(self, Self::Boringtun | Self::Gotatun | Self::Nebula | Self::Tinc)
+            }
+        }
+    }
+}
+
+/// Which measurements a sample consists of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Measured {
+    /// TCP streams, and round trips idle and beside them.
+    pub bulk: bool,
+    /// Small datagrams.
+    pub small: bool,
+    /// New TCP connections.
+    pub connects: bool,
+    /// Memory with many flows.
+    pub table: bool,
+}
+
 /// One line of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Contender {
@@ -58,24 +144,16 @@ pub struct Contender {
 impl Contender {
     /// A contender under its usual name.
     pub fn new(kind: Kind) -> Self {
-        let name = match kind {
-            Kind::Plain => "plain forwarding",
-            Kind::Direct => "rongate",
-            Kind::Relay => "rongate through a relay",
-            Kind::Exit => "rongate, NAT at the exit",
-            Kind::WireguardGo => "wireguard-go 2023",
-        };
-        Self { name: name.into(), kind, program: None }
+        Self { name: kind.name().into(), kind, program: None }
     }
 
-    /// The usual ones; wireguard-go where it was found.
-    pub fn all(wireguard_go: Option<PathBuf>) -> Vec<Self> {
-        let mut all: Vec<_> =
-            [Kind::Plain, Kind::Direct, Kind::Relay, Kind::Exit].map(Self::new).into();
-        if wireguard_go.is_some() {
-            all.push(Self { program: wireguard_go, ..Self::new(Kind::WireguardGo) });
-        }
-        all
+    /// The usual ones: all of our own, and the peers whose programs were found.
+    pub fn all(peers: &[(Kind, PathBuf)]) -> Vec<Self> {
+        let own = Kind::value_variants().iter().copied().filter(|kind| !kind.is_peer());
+        let peers = peers
+            .iter()
+            .map(|(kind, program)| Self { program: Some(program.clone()), ..Self::new(*kind) });
+        own.map(Self::new).chain(peers).collect()
     }
 }
 
@@ -88,11 +166,48 @@ pub struct Plan {
     pub udp_seconds: f64,
     /// Round trips of the idle measurement.
     pub pings: u32,
+    /// New TCP connections at most.
+    pub connects: u32,
 }
 
 impl Plan {
     /// For a first look.
-    pub const QUICK: Self = Self { tcp_seconds: 3, udp_seconds: 1.5, pings: 300 };
+    pub const QUICK: Self = Self { tcp_seconds: 2, udp_seconds: 1.0, pings: 200, connects: 20_000 };
     /// For figures to be shown.
-    pub const FULL: Self = Self { tcp_seconds: 4, udp_seconds: 2.0, pings: 500 };
+    pub const FULL: Self = Self { tcp_seconds: 4, udp_seconds: 2.0, pings: 500, connects: 50_000 };
+
+    /// About how many seconds a sample takes, its laboratory included.
+    pub fn seconds(&self, measured: Measured) -> f64 {
+        let idle = f64::from(self.pings) * 0.002_5;
+        let part = |taken: bool, seconds: f64| if taken { seconds } else { 0.0 };
+        2.5 + part(measured.bulk, idle + 2.0 * f64::from(self.tcp_seconds) + 1.0)
+            + part(measured.small, 2.0 * (self.udp_seconds + 1.0))
+            + part(measured.connects, 2.0)
+            + part(measured.table, 4.5)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peers_take_part_only_with_a_program() {
+        let own = Contender::all(&[]);
+        assert!(own.iter().all(|contender| !contender.kind.is_peer()));
+        let all = Contender::all(&[(Kind::Tinc, "tincd".into())]);
+        assert_eq!(all.len(), own.len() + 1);
+        assert_eq!(all.last().unwrap().name, "tinc");
+    }
+
+    #[test]
+    fn whoever_takes_part_is_measured() {
+        for kind in Kind::value_variants() {
+            for mode in [Mode::Wire, Mode::Super] {
+                let measured = kind.measured(mode);
+                let any = measured.bulk || measured.small || measured.connects || measured.table;
+                assert!(any || !kind.takes_part(mode), "{kind:?} {mode:?}");
+            }
+        }
+    }
 }

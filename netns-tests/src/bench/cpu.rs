@@ -3,7 +3,8 @@
 use std::fs;
 
 use anyhow::{Context, Result};
-use nix::unistd::{SysconfVar, sysconf};
+use nix::time::{clock_getcpuclockid, clock_gettime};
+use nix::unistd::{Pid, SysconfVar, sysconf};
 
 /// Clock ticks in a second, the unit of `/proc/PID/stat`.
 pub(crate) fn ticks_per_second() -> f64 {
@@ -20,13 +21,13 @@ pub(crate) fn ticks_of(fields: &[&str]) -> Option<u64> {
     Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
 }
 
-/// Seconds of processor time that each process has used.
+/// Seconds of processor time that each process has used, with all its threads, those that ended
+/// included.
 pub(crate) fn seconds(pids: &[u32]) -> Result<Vec<f64>> {
-    let of = |pid: &u32| {
-        let path = format!("/proc/{pid}/stat");
-        let stat = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-        let ticks = ticks_of(&stat_fields(&stat)).with_context(|| format!("{path}: {stat}"))?;
-        Ok(ticks as f64 / ticks_per_second())
+    let of = |&pid: &u32| {
+        let clock = clock_getcpuclockid(Pid::from_raw(i32::try_from(pid)?));
+        let time = clock.and_then(clock_gettime).with_context(|| format!("process {pid}"))?;
+        Ok(time.tv_sec() as f64 + time.tv_nsec() as f64 / 1e9)
     };
     pids.iter().map(of).collect()
 }

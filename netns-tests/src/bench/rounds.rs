@@ -29,34 +29,70 @@ pub struct Rounds {
     pub budget: Duration,
 }
 
+/// How far a run is.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// Samples taken.
+    pub done: usize,
+    /// Samples in all.
+    pub all: usize,
+    /// What the rest will probably take.
+    pub remaining: Duration,
+}
+
+impl Rounds {
+    /// Who takes part in a round of a mode. Another one is the first each time, so that nobody
+    /// always follows the same one.
+    fn order(&self, round: u32, mode: Mode) -> Vec<&Contender> {
+        let mut order: Vec<_> =
+            self.contenders.iter().filter(|contender| contender.kind.takes_part(mode)).collect();
+        let first = round as usize % order.len().max(1);
+        order.rotate_left(first);
+        order
+    }
+
+    /// About how long all of it takes.
+    pub fn estimate(&self) -> Duration {
+        let seconds =
+            |mode, contender: &&Contender| self.plan.seconds(contender.kind.measured(mode));
+        let of_mode = |&(mode, count): &(Mode, u32)| {
+            let order = self.order(0, mode);
+            f64::from(count) * order.iter().map(|contender| seconds(mode, contender)).sum::<f64>()
+        };
+        Duration::from_secs_f64(self.modes.iter().map(of_mode).sum())
+    }
+}
+
 /// Runs all rounds; `tell` hears of each sample. A failed sample is a row with an error.
-pub fn run(rounds: &Rounds, mut tell: impl FnMut(&Row)) -> Result<Vec<Row>> {
+pub fn run(rounds: &Rounds, mut tell: impl FnMut(&Row, Progress)) -> Vec<Row> {
     let bystanders = Bystanders::watch();
     let start = clock::now();
     let mut rows = Vec::new();
     let mut longest = Duration::ZERO;
     let most = rounds.modes.iter().map(|&(_, count)| count).max().unwrap_or_default();
+    let all =
+        rounds.modes.iter().map(|&(mode, count)| rounds.order(0, mode).len() * count as usize);
+    let (all, estimate) = (all.sum(), rounds.estimate());
     for round in 0..most {
         for &(mode, _) in rounds.modes.iter().filter(|&&(_, count)| round < count) {
             if start.elapsed() + longest > rounds.budget {
-                return Ok(rows);
+                return rows;
             }
             let begun = clock::now();
-            // Another one is the first each time, so that nobody always follows the same one.
-            let first = round as usize % rounds.contenders.len().max(1);
-            let (late, early) = rounds.contenders.split_at(first);
-            for contender in early.iter().chain(late) {
+            for contender in rounds.order(round, mode) {
                 let since = bystanders.mark();
                 let result = sample(contender, mode, &rounds.plan);
                 let others = bystanders.share(since);
                 let row = Row::new(contender, mode, round, others, result);
-                tell(&row);
-                rows.push(row);
+                rows.push(row.clone());
+                let left = 1.0 - rows.len() as f64 / all as f64;
+                let remaining = estimate.mul_f64(left.max(0.0));
+                tell(&row, Progress { done: rows.len(), all, remaining });
             }
             longest = longest.max(begun.elapsed());
         }
     }
-    Ok(rows)
+    rows
 }
 
 /// One sample in a laboratory of its own.

@@ -11,9 +11,11 @@ use serde_json::Value;
 
 use super::contender::{Kind, Mode, Plan};
 use super::cpu;
+use super::probe::flows::Connects;
 use super::probe::{self, Counted, Rtt};
-use super::site::Site;
+use super::site::{MANY, Site};
 use super::start::{Running, start};
+use crate::lab::process::run_with_input;
 use crate::lab::{Host, Process, clock, enter, wait_until};
 
 const ECHO_PORT: u16 = 7_007;
@@ -22,6 +24,10 @@ const SINK_PORT: u16 = 7_009;
 const SMALL: usize = 100;
 /// Rate at which the cost of a small packet is measured, in packets per second.
 const STEADY_RATE: u32 = 20_000;
+const CONNECT_PORT: u16 = 7_011;
+/// How many flows a table is filled with, and how many a second.
+const TABLE_FLOWS: u32 = 101_000;
+const TABLE_RATE: u32 = 25_000;
 const PROBE_LIMIT: Duration = Duration::from_secs(15);
 
 /// A TCP transfer.
@@ -46,23 +52,40 @@ pub struct Small {
     pub cpu_us: Vec<f64>,
 }
 
-/// Everything that was measured.
+/// Memory and time that many flows take.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Table {
+    /// Resident memory of each daemon after the flows were begun, in megabytes.
+    pub resident_mb: Vec<f64>,
+    /// Flows in the table that has the most.
+    pub flows: f64,
+    /// Mappings in the NAT that has the most.
+    pub mappings: f64,
+}
+
+/// Everything that was measured. What the contender was not asked for is absent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
     /// Round trips while nothing else happens.
-    pub rtt_idle: Rtt,
+    pub rtt_idle: Option<Rtt>,
     /// Round trips beside one TCP stream.
-    pub rtt_load: Rtt,
+    pub rtt_load: Option<Rtt>,
     /// One TCP stream.
-    pub tcp1: Tcp,
+    pub tcp1: Option<Tcp>,
     /// Four of them.
-    pub tcp4: Tcp,
+    pub tcp4: Option<Tcp>,
     /// As many small datagrams as the sender can make.
-    pub flood: Small,
+    pub flood: Option<Small>,
     /// A rate of them that everyone can carry.
-    pub steady: Small,
-    /// Resident memory of each daemon at the end, in megabytes.
+    pub steady: Option<Small>,
+    /// New TCP connections.
+    pub connects: Option<Connects>,
+    /// Resident memory of each daemon before any traffic, in megabytes.
+    pub idle_mb: Vec<f64>,
+    /// The same after the traffic.
     pub resident_mb: Vec<f64>,
+    /// Many flows.
+    pub table: Option<Table>,
     /// What rongate dropped, by node and reason.
     pub drops: Value,
 }
@@ -73,36 +96,78 @@ pub fn inside(kind: Kind, mode: Mode, program: Option<&Path>, plan: &Plan) -> Re
     let site = Site::build(kind, mode)?;
     let mut running = start(kind, program, &site)?;
     let pids = running.pids()?;
-    let _echo = listener(&site.host_b, "echo", ECHO_PORT)?;
-    let _iperf = site.host_b.start_iperf()?;
+    let measured = kind.measured(mode);
     // Probing of the path's MTU and first advertisements are not part of the measurement.
     std::thread::sleep(Duration::from_millis(500));
 
-    let mut sample = Sample {
-        rtt_idle: finish(&mut ping(&site, plan.pings, Duration::from_millis(2))?)?,
-        ..Sample::default()
-    };
-    let pings = plan.tcp_seconds.saturating_sub(1) * 50;
-    let mut beside = ping(&site, pings, Duration::from_millis(15))?;
-    sample.tcp1 = tcp(&site, &pids, plan.tcp_seconds, 1)?;
-    sample.rtt_load = finish(&mut beside)?;
-    sample.tcp4 = tcp(&site, &pids, plan.tcp_seconds, 4)?;
-    sample.steady = small(&site, &pids, plan.udp_seconds, Some(STEADY_RATE))?;
-    sample.flood = small(&site, &pids, plan.udp_seconds, None)?;
-    sample.resident_mb = pids.iter().filter_map(|&pid| cpu::resident_mb(pid)).collect();
+    let mut sample = Sample { idle_mb: resident(&pids), ..Sample::default() };
+    if measured.bulk {
+        bulk(&site, &pids, plan, &mut sample)?;
+    }
+    if measured.small {
+        sample.steady = Some(small(&site, &pids, plan.udp_seconds, Some(STEADY_RATE))?);
+        sample.flood = Some(small(&site, &pids, plan.udp_seconds, None)?);
+    }
+    sample.resident_mb = resident(&pids);
+    if measured.connects {
+        sample.connects = Some(connects(&site, plan)?);
+    }
+    if measured.table {
+        sample.table = Some(table(&site, &pids, &running)?);
+    }
     sample.drops = running.drops()?;
-    ensure_alive(&mut running)?;
+    running.ensure_alive()?;
     Ok(sample)
 }
 
-fn ensure_alive(running: &mut Running) -> Result<()> {
-    match running {
-        Running::Kernel => Ok(()),
-        Running::Rongate(gateways) => {
-            gateways.iter_mut().try_for_each(|gateway| gateway.process_mut()?.ensure_running())
-        }
-        Running::Wireguard(daemons) => daemons.iter_mut().try_for_each(Process::ensure_running),
+fn resident(pids: &[u32]) -> Vec<f64> {
+    pids.iter().filter_map(|&pid| cpu::resident_mb(pid)).collect()
+}
+
+fn bulk(site: &Site, pids: &[u32], plan: &Plan, sample: &mut Sample) -> Result<()> {
+    let _echo = listener(&site.host_b, "echo", ECHO_PORT)?;
+    let _iperf = site.host_b.start_iperf()?;
+    sample.rtt_idle = Some(finish(&mut ping(site, plan.pings, Duration::from_millis(2))?)?);
+    let pings = plan.tcp_seconds.saturating_sub(1) * 50;
+    let mut beside = ping(site, pings, Duration::from_millis(15))?;
+    sample.tcp1 = Some(tcp(site, pids, plan.tcp_seconds, 1)?);
+    sample.rtt_load = Some(finish(&mut beside)?);
+    sample.tcp4 = Some(tcp(site, pids, plan.tcp_seconds, 4)?);
+    Ok(())
+}
+
+/// Connections from addresses that host a does not have: its kernel would refuse the answers, and
+/// that of host b the connections.
+fn connects(site: &Site, plan: &Plan) -> Result<Connects> {
+    let port = CONNECT_PORT.to_string();
+    for (host, direction) in [(&site.host_a, "sport"), (&site.host_b, "dport")] {
+        let rules = format!(
+            "table ip probe {{ chain early {{ type filter hook prerouting priority raw; \
+             tcp {direction} {port} drop; }}; }}\n"
+        );
+        let mut nft = host.command("nft");
+        run_with_input(nft.args(["-f", "-"]), &rules, Duration::from_secs(5))?.success()?;
     }
+    let to = address(site.host_b.v4, CONNECT_PORT);
+    let _server = listener(&site.host_b, "accept", CONNECT_PORT)?;
+    let (from, count) = (MANY.to_string(), plan.connects.to_string());
+    let arguments = ["--from", &from, "--to", &to, "--count", &count];
+    finish(&mut probe_on(&site.host_a, "connect", &arguments)?)
+}
+
+fn table(site: &Site, pids: &[u32], running: &Running) -> Result<Table> {
+    let mut sink = listener(&site.host_b, "sink", SINK_PORT)?;
+    let (from, to) = (MANY.to_string(), address(site.host_b.v4, SINK_PORT));
+    let (count, rate) = (TABLE_FLOWS.to_string(), TABLE_RATE.to_string());
+    let arguments = ["--from", &from, "--to", &to, "--count", &count, "--rate", &rate];
+    let _sent: Counted = finish(&mut probe_on(&site.host_a, "spread", &arguments)?)?;
+    let received: Counted = finish(&mut sink)?;
+    ensure!(received.packets > 0, "no datagram of many flows arrived");
+    Ok(Table {
+        resident_mb: resident(pids),
+        flows: running.largest("/flows/active")?,
+        mappings: running.largest("/nat/mappings")?,
+    })
 }
 
 fn address(of: Ipv4Addr, port: u16) -> String {

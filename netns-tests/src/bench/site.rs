@@ -15,6 +15,10 @@ use crate::lab::{Host, Netns, enter};
 pub(crate) const HOST_A: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 11);
 pub(crate) const HOST_B: Ipv4Addr = Ipv4Addr::new(10, 2, 0, 11);
 pub(crate) const SERVER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 80);
+/// The first of the addresses behind host a that many flows come from.
+pub(crate) const MANY: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 128);
+/// Outside addresses that are routed to the exit.
+pub(crate) const POOL: &str = "198.18.0.0/28";
 /// The exit's address in the network of the server.
 pub(crate) const EXIT: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
 
@@ -41,8 +45,8 @@ impl Site {
         gw_a.enable_forwarding()?;
         gw_b.enable_forwarding()?;
         let relay = if kind == Kind::Relay { Some(Netns::add("gw-r")?) } else { None };
-        let far = if kind == Kind::Exit { SERVER } else { HOST_B };
-        let far_gateway = if kind == Kind::Exit { EXIT } else { router_of(far) };
+        let far = if kind.is_exit() { SERVER } else { HOST_B };
+        let far_gateway = if kind.is_exit() { EXIT } else { router_of(far) };
 
         let lan =
             |host, gateway, addresses| Link { mtu: INNER_MTU, ends: [host, gateway], addresses };
@@ -61,6 +65,7 @@ impl Site {
         for link in &links {
             link.build(mode)?;
         }
+        gw_a.ip(&format!("route add {MANY}/25 via {HOST_A}"))?;
         host_a.ip(&format!("route add default via {}", router_of(HOST_A)))?;
         host_b.ip(&format!("route add default via {far_gateway}"))?;
         let host = |netns, v4| Host {

@@ -2,14 +2,17 @@
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use clap::{Parser, Subcommand};
-use netns_tests::bench::{self, Contender, Kind, Mode, Plan, Report, Rounds, Row, probe};
+use anyhow::{Context, Result, anyhow, ensure};
+use clap::{Parser, Subcommand, ValueEnum as _};
+use netns_tests::bench::probe::{self, flows};
+use netns_tests::bench::{
+    self, Contender, Kind, Mode, Plan, Progress, Report, Rounds, Row, Sample,
+};
 use netns_tests::lab::process::tail;
 use serde::Deserialize;
 
@@ -52,24 +55,43 @@ struct Throughput {
     /// Only these kinds of contenders.
     #[arg(long, value_delimiter = ',')]
     only: Vec<Kind>,
+    /// All but these kinds of contenders.
+    #[arg(long, value_delimiter = ',')]
+    without: Vec<Kind>,
     /// Another gateway program to measure beside ours, two gateways joined directly.
     #[arg(long, value_name = "NAME=PROGRAM")]
     beside: Vec<String>,
-    /// The program wireguard-go.
+    /// The program of another tunnel.
+    #[arg(long, value_name = "KIND=PROGRAM", value_parser = peer)]
+    peer: Vec<(Kind, PathBuf)>,
+    /// A file with what `cargo bench --bench datapath` printed.
     #[arg(long)]
-    wireguard_go: Option<PathBuf>,
-    /// Where throughput.md and throughput.json go.
+    datapath: Option<PathBuf>,
+    /// Adds the rounds to those that are in the output directory already.
+    #[arg(long)]
+    add: bool,
+    /// Where throughput.md, throughput.json and plots/ go.
     #[arg(long, default_value = "target/bench")]
     out: PathBuf,
-    /// Writes the table to this file too.
-    #[arg(long)]
+    /// Writes docs/benchmarks.md, docs/plots/ and the figures in README.md of this tree too.
+    #[arg(long, value_name = "ROOT")]
     write: Option<PathBuf>,
+    /// Prints all samples as JSON instead of the page; progress goes to standard error.
+    #[arg(long)]
+    json: bool,
     /// A condition to be told in the report.
     #[arg(long)]
     note: Vec<String>,
     /// Seconds after which no round is begun any more.
     #[arg(long)]
     budget: Option<u64>,
+}
+
+fn peer(text: &str) -> Result<(Kind, PathBuf)> {
+    let (kind, program) = text.split_once('=').context("KIND=PROGRAM is wanted")?;
+    let kind = Kind::from_str(kind, true).map_err(|error| anyhow!(error))?;
+    ensure!(kind.is_peer(), "{} is no other program", kind.name());
+    Ok((kind, std::path::absolute(program)?))
 }
 
 #[derive(Subcommand)]
@@ -100,6 +122,28 @@ enum Probe {
         #[arg(long)]
         at: SocketAddr,
     },
+    Accept {
+        #[arg(long)]
+        at: SocketAddrV4,
+    },
+    Connect {
+        #[arg(long)]
+        from: Ipv4Addr,
+        #[arg(long)]
+        to: SocketAddrV4,
+        #[arg(long)]
+        count: u32,
+    },
+    Spread {
+        #[arg(long)]
+        from: Ipv4Addr,
+        #[arg(long)]
+        to: SocketAddrV4,
+        #[arg(long)]
+        count: u32,
+        #[arg(long)]
+        rate: u32,
+    },
 }
 
 fn main() -> Result<ExitCode> {
@@ -111,62 +155,125 @@ fn main() -> Result<ExitCode> {
 }
 
 fn throughput(arguments: Throughput) -> Result<ExitCode> {
-    let mut contenders = Contender::all(arguments.wireguard_go);
-    if !arguments.only.is_empty() {
-        contenders.retain(|contender| arguments.only.contains(&contender.kind));
-    }
+    let mut rounds = rounds(&arguments)?;
+    rounds.contenders.retain(|contender| {
+        !arguments.without.contains(&contender.kind)
+            && (arguments.only.is_empty() || arguments.only.contains(&contender.kind))
+    });
     for beside in &arguments.beside {
         let (name, program) = beside.split_once('=').context("--beside wants NAME=PROGRAM")?;
         let program = Some(std::path::absolute(program)?);
-        contenders.push(Contender { name: name.into(), kind: Kind::Direct, program });
+        rounds.contenders.push(Contender { name: name.into(), kind: Kind::Direct, program });
     }
-    let (plan, usual, budget) = if arguments.quick {
-        (Plan::QUICK, [(Mode::Wire, 2), (Mode::Super, 1)], 240)
-    } else {
-        (Plan::FULL, [(Mode::Wire, 5), (Mode::Super, 4)], 800)
-    };
-    let chosen = usual.into_iter().filter(|(mode, _)| arguments.mode.is_none_or(|m| m == *mode));
-    let modes = chosen.map(|(mode, count)| (mode, arguments.rounds.unwrap_or(count))).collect();
-    let budget = Duration::from_secs(arguments.budget.unwrap_or(budget));
-    let rows = bench::run(&Rounds { contenders, modes, plan, budget }, progress)?;
+    say(&format!("about {}; {}", minutes(rounds.estimate()), described(&rounds)));
+    let rows = bench::run(&rounds, progress);
     let failed = rows.iter().filter(|row| row.sample.is_none()).count();
-    let conditions = arguments.note.into_iter().chain([machine()]).collect();
-    let report = Report { conditions, rows };
-    let table = report.markdown();
-    fs::create_dir_all(&arguments.out)?;
-    let mut files = vec![arguments.out.join("throughput.md")];
-    files.extend(arguments.write);
-    for file in &files {
-        fs::write(file, &table).with_context(|| format!("write {}", file.display()))?;
-    }
+    let datapath = arguments.datapath.as_deref().map(fs::read_to_string).transpose()?;
+    let conditions = arguments.note.iter().cloned().chain([machine()]).collect();
+    let mut report = Report { conditions, rows, datapath };
     let json = arguments.out.join("throughput.json");
-    fs::write(&json, serde_json::to_string_pretty(&report)?)?;
+    if arguments.add && json.exists() {
+        let mut all: Report = serde_json::from_str(&fs::read_to_string(&json)?)?;
+        all.append(report);
+        report = all;
+    }
+    write(&arguments, &json, &report)?;
     let mut out = io::stdout();
-    writeln!(out, "\n{table}\nWritten to {} and {}.", files[0].display(), json.display())?;
+    if arguments.json {
+        writeln!(out, "{}", serde_json::to_string(&report)?)?;
+    } else {
+        writeln!(out, "\n{}\nWritten to {}.", report.markdown(), arguments.out.display())?;
+    }
     if failed > 0 {
-        writeln!(out, "{failed} samples failed.")?;
+        say(&format!("{failed} samples failed."));
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn progress(row: &Row) {
+fn rounds(arguments: &Throughput) -> Result<Rounds> {
+    let contenders = Contender::all(&arguments.peer);
+    ensure!(arguments.rounds != Some(0) || arguments.add, "no rounds, and none to show again");
+    let (plan, usual, budget) = if arguments.quick {
+        (Plan::QUICK, [(Mode::Wire, 1), (Mode::Super, 1)], 200)
+    } else {
+        (Plan::FULL, [(Mode::Wire, 5), (Mode::Super, 5)], 2_400)
+    };
+    let chosen = usual.into_iter().filter(|(mode, _)| arguments.mode.is_none_or(|m| m == *mode));
+    let modes = chosen.map(|(mode, count)| (mode, arguments.rounds.unwrap_or(count))).collect();
+    let budget = Duration::from_secs(arguments.budget.unwrap_or(budget));
+    Ok(Rounds { contenders, modes, plan, budget })
+}
+
+fn described(rounds: &Rounds) -> String {
+    let modes: Vec<_> =
+        rounds.modes.iter().map(|(mode, count)| format!("{count} of {}", mode.name())).collect();
+    let names: Vec<_> = rounds.contenders.iter().map(|contender| contender.name.as_str()).collect();
+    format!("rounds: {}; contenders: {}", modes.join(", "), names.join(", "))
+}
+
+fn write(arguments: &Throughput, json: &Path, report: &Report) -> Result<()> {
+    fs::create_dir_all(&arguments.out)?;
+    fs::write(json, serde_json::to_string_pretty(report)?)?;
+    fs::write(arguments.out.join("throughput.md"), report.markdown())?;
+    if let Err(error) = report.plot(&arguments.out.join("plots")) {
+        ensure!(arguments.write.is_none(), "{error:#}");
+        say(&format!("no plots: {error:#}"));
+    }
+    if let Some(root) = &arguments.write {
+        fs::write(root.join("docs/benchmarks.md"), report.markdown())?;
+        report.plot(&root.join("docs/plots"))?;
+        let readme = root.join("README.md");
+        fs::write(&readme, report.put_into(&fs::read_to_string(&readme)?)?)?;
+    }
+    Ok(())
+}
+
+/// Words go to standard error; whoever closed it still gets the files.
+fn say(words: &str) {
+    let _ = writeln!(io::stderr(), "{words}");
+}
+
+fn minutes(time: Duration) -> String {
+    let seconds = time.as_secs();
+    format!("{}:{:02} minutes", seconds / 60, seconds % 60)
+}
+
+fn progress(row: &Row, progress: Progress) {
     let what = match (&row.sample, &row.error) {
-        (Some(sample), _) => format!(
-            "TCP {:.0} and {:.0} Mbit/s, {:.2} CPU s/GB, {:.1} kpps, {:.0} us",
-            sample.tcp1.mbit,
-            sample.tcp4.mbit,
-            sample.tcp1.cpu_per_gb.iter().sum::<f64>() + 0.0,
-            sample.flood.delivered / 1e3,
-            sample.rtt_idle.p50_us
-        ),
+        (Some(sample), _) => described_sample(sample),
         (None, error) => format!("failed:\n{}\n", error.as_deref().unwrap_or("unknown")),
     };
-    let (mode, others) = (row.mode.name(), row.others * 100.0);
-    let line =
-        format!("round {} {mode:5} {:26} {what} (others {others:.0} %)", row.round + 1, row.name);
-    // Whoever closed our output still gets the files.
-    let _ = writeln!(io::stdout(), "{line}");
+    let Progress { done, all, remaining } = progress;
+    say(&format!(
+        "{done:3}/{all} {} left, {:5} {:24} {what} (others {:.0} %)",
+        minutes(remaining),
+        row.mode.name(),
+        row.name,
+        row.others * 100.0
+    ));
+}
+
+fn described_sample(sample: &Sample) -> String {
+    let mut words = Vec::new();
+    if let (Some(one), Some(four)) = (&sample.tcp1, &sample.tcp4) {
+        let cpu = one.cpu_per_gb.iter().fold(0.0, |sum, each| sum + each);
+        words.push(format!("TCP {:.0} and {:.0} Mbit/s, {cpu:.2} CPU s/GB", one.mbit, four.mbit));
+    }
+    if let Some(rtt) = &sample.rtt_load {
+        words.push(format!("RTT {:.0} us beside it", rtt.p50_us));
+    }
+    if let Some(flood) = &sample.flood {
+        words.push(format!("{:.1} kpps", flood.delivered / 1e3));
+    }
+    if let Some(connects) = &sample.connects {
+        words.push(format!("{:.0} new flows/s, {} lost", connects.rate(), connects.lost));
+    }
+    if let Some(table) = &sample.table {
+        let most = table.resident_mb.iter().copied().fold(0.0, f64::max);
+        words.push(format!("{most:.0} MB with {:.0} flows", table.flows));
+    }
+    words.join(", ")
 }
 
 fn machine() -> String {
@@ -217,5 +324,8 @@ fn run_probe(probe: &Probe) -> Result<()> {
             probe::flood(to, size, Duration::from_secs_f64(seconds), rate)
         }
         Probe::Sink { at } => probe::sink(at),
+        Probe::Accept { at } => flows::accept(at),
+        Probe::Connect { from, to, count } => flows::connect(from, to, count),
+        Probe::Spread { from, to, count, rate } => flows::spread(from, to, count, rate),
     }
 }

@@ -19,7 +19,7 @@
 //! errors; beyond the scenario's [`scenario::Guard`] the run is invalid and the exit status says so.
 
 mod attach;
-mod checksum;
+pub(crate) mod checksum;
 pub mod control;
 mod emulator;
 mod fragment;

@@ -1,6 +1,8 @@
 //! The small programs that hosts run: echo and ping-pong, flood and sink. Each is a process of its
 //! own and prints one line of JSON.
 
+pub mod flows;
+
 use std::io::{self, ErrorKind, Write as _};
 use std::net::{SocketAddr, UdpSocket};
 use std::thread::sleep;
