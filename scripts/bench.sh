@@ -8,7 +8,7 @@
 #   scripts/bench.sh datapath         only what needs no input and output: nanoseconds of each step
 #
 #   --only KIND,.. --without KIND,..  plain, masquerade, direct, relay, exit, exit-routed, naive, stock,
-#                                     wireguard-go, boringtun, gotatun, nebula, tinc
+#                                     stock-tuned, wireguard-go, boringtun, gotatun, nebula, tinc
 #   --rounds N --mode wire|super      instead of 5 rounds of each mode
 #   --add                             adds the rounds to those that are in target/bench/ already
 #   --json                            prints all samples as JSON instead of the page
@@ -111,6 +111,8 @@ throughput() {
     esac
   done
   OPTIONS=() PEERS=''
+  # Words go to standard error: standard output has the page or the JSON.
+  exec 3>&1 1>&2
   need_rust
   need_lab
   need wg=wireguard-tools
@@ -132,7 +134,7 @@ throughput() {
   OPTIONS+=(--note "rongate at $(git -C "$ROOT" describe --always --dirty 2>/dev/null || echo "an unknown commit"), $(date -u +%F).")
   [ -n "$PEERS" ] && OPTIONS+=(--note "Other tunnels: $PEERS.")
   say "measuring ${DIM}(everything happens in network namespaces that end with it)${PLAIN}"
-  target/release/bench throughput "${OPTIONS[@]}" "${passed[@]}"
+  target/release/bench throughput "${OPTIONS[@]}" "${passed[@]}" >&3
 }
 
 case "${1:-}" in

@@ -26,8 +26,10 @@ pub enum Kind {
     ExitRouted,
     /// Our yardstick that knows no offload.
     Naive,
-    /// Our yardstick from stock crates.
+    /// Our yardstick from stock crates, as one first joins them.
     Stock,
+    /// The same with trains that run across reads of the TUN.
+    StockTuned,
     /// Two wireguard-go.
     WireguardGo,
     /// Two boringtun.
@@ -72,6 +74,7 @@ impl Kind {
             Self::ExitRouted => "rongate, NAT, large pool",
             Self::Naive => "naive tunnel",
             Self::Stock => "stock crates",
+            Self::StockTuned => "stock crates, tuned",
             Self::WireguardGo => "wireguard-go",
             Self::Boringtun => "boringtun",
             Self::Gotatun => "gotatun",

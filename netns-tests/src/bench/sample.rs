@@ -109,11 +109,11 @@ pub fn inside(kind: Kind, mode: Mode, program: Option<&Path>, plan: &Plan) -> Re
         sample.flood = Some(small(&site, &pids, plan.udp_seconds, None)?);
     }
     sample.resident_mb = resident(&pids);
-    if measured.connects {
-        sample.connects = Some(connects(&site, plan)?);
-    }
     if measured.table {
         sample.table = Some(table(&site, &pids, &running)?);
+    }
+    if measured.connects {
+        sample.connects = Some(connects(&site, plan)?);
     }
     sample.drops = running.drops()?;
     running.ensure_alive()?;

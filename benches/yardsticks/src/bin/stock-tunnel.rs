@@ -1,5 +1,8 @@
 //! A tunnel from well-kept crates with all the offloads they offer: tun-rs splits and merges
 //! super-packets, quinn-udp sends and receives trains of datagrams, one mio loop joins them.
+//!
+//! As one first joins them, what one read of the TUN gave leaves in one send. With `--tuned` trains run
+//! on across the reads of a turn.
 
 use std::io::{ErrorKind, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
@@ -23,8 +26,17 @@ const PACKET: usize = 2_048;
 const DATAGRAMS: usize = 65_400;
 const SOCKET_BUFFER: usize = 4 << 20;
 
+#[derive(clap::Parser)]
+struct Stock {
+    #[command(flatten)]
+    options: Options,
+    /// Lets trains run across reads of the TUN.
+    #[arg(long)]
+    tuned: bool,
+}
+
 fn main() -> Result<()> {
-    let options = Options::parse();
+    let Stock { options, tuned } = Stock::parse();
     let tun = DeviceBuilder::new().name(&options.tun).layer(Layer::L3).offload(true).build_sync();
     let tun = tun.context("make the TUN device")?;
     tun.set_nonblocking(true)?;
@@ -37,7 +49,8 @@ fn main() -> Result<()> {
     for (fd, token) in [(tun.as_raw_fd(), TUN), (socket.as_raw_fd(), SOCKET)] {
         poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE)?;
     }
-    let mut outwards = Outwards::new(Sealer::new(&options.seal)?, options.peer);
+    let sealer = Sealer::new(&options.seal)?;
+    let mut outwards = Outwards::new(sealer, options.peer, tuned);
     let mut inwards = Inwards::new(Opener::new(&options.open)?);
     let mut events = Events::with_capacity(8);
     loop {
@@ -58,6 +71,7 @@ fn main() -> Result<()> {
 struct Outwards {
     sealer: Sealer,
     peer: SocketAddr,
+    across_reads: bool,
     frame: Vec<u8>,
     packets: Vec<Vec<u8>>,
     sizes: Vec<usize>,
@@ -67,10 +81,11 @@ struct Outwards {
 }
 
 impl Outwards {
-    fn new(sealer: Sealer, peer: SocketAddr) -> Self {
+    fn new(sealer: Sealer, peer: SocketAddr, across_reads: bool) -> Self {
         Self {
             sealer,
             peer,
+            across_reads,
             frame: vec![0; VIRTIO_NET_HDR_LEN + 65_535],
             packets: vec![vec![0; PACKET]; IDEAL_BATCH_SIZE],
             sizes: vec![0; IDEAL_BATCH_SIZE],
@@ -94,6 +109,9 @@ impl Outwards {
             };
             for at in 0..count {
                 self.push(at, socket, state)?;
+            }
+            if !self.across_reads {
+                self.flush(socket, state);
             }
         }
         self.flush(socket, state);

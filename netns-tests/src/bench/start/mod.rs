@@ -83,8 +83,9 @@ pub(crate) fn start(kind: Kind, program: Option<&Path>, site: &Site) -> Result<R
         Kind::Masquerade => masquerade(site)?,
         Kind::Direct | Kind::Exit | Kind::ExitRouted => rongate::joined(kind, site)?,
         Kind::Relay => rongate::relayed(site)?,
-        Kind::Naive => yardstick::start("naive-tunnel", site)?,
-        Kind::Stock => yardstick::start("stock-tunnel", site)?,
+        Kind::Naive => yardstick::start("naive-tunnel", &[], site)?,
+        Kind::Stock => yardstick::start("stock-tunnel", &[], site)?,
+        Kind::StockTuned => yardstick::start("stock-tunnel", &["--tuned"], site)?,
         Kind::WireguardGo => wireguard::start(given()?, &["-f"], site)?,
         Kind::Boringtun | Kind::Gotatun => {
             wireguard::start(given()?, &["-f", "--disable-drop-privileges"], site)?

@@ -7,7 +7,7 @@ use crate::bench::site::Site;
 use crate::lab::programs::find_program;
 
 /// Starts two of them.
-pub(super) fn start(program: &str, site: &Site) -> Result<Running> {
+pub(super) fn start(program: &str, options: &[&str], site: &Site) -> Result<Running> {
     let program = find_program(program)?;
     let ends = ends(site);
     // Anybody may know them: the laboratory's links lead nowhere.
@@ -21,6 +21,7 @@ pub(super) fn start(program: &str, site: &Site) -> Result<Running> {
             &[
                 &["--tun", end.name, "--listen", &listen, "--peer", &peer][..],
                 &["--seal", &keys[at], "--open", &keys[1 - at]],
+                options,
             ]
             .concat(),
         )?;
