@@ -168,6 +168,29 @@ impl TxBatch {
         Some(self.used - 1)
     }
 
+    /// Hands out the groups to which nothing can be added any more, and forgets them: sent at once,
+    /// they are still in the processor's cache, and so is the buffer that the next one takes.
+    pub fn drain_finished(&mut self, mut send: impl FnMut(&Transmit)) {
+        let mut kept = 0;
+        for index in 0..self.used {
+            if self.is_finished(index) {
+                send(&self.groups[index]);
+            } else {
+                self.groups.swap(kept, index);
+                kept += 1;
+            }
+        }
+        self.used = kept;
+    }
+
+    fn is_finished(&self, index: usize) -> bool {
+        let group = &self.groups[index];
+        let later = &self.groups[index + 1..self.used];
+        group.closed
+            || !group.takes(&group.target, group.stride, &self.limits)
+            || later.iter().any(|other| other.target == group.target)
+    }
+
     /// What is to be sent, in the order in which it was begun.
     pub fn transmits(&self) -> &[Transmit] {
         &self.groups[..self.used]
@@ -287,14 +310,20 @@ impl Output {
     /// Most bytes of generated packets in a turn.
     pub const GENERATED_MAX: usize = 256 * 1024;
 
+    /// Most packets of a turn: what 32 receive buffers full of bundled IP headers hold. Memory that
+    /// is not used is not touched.
+    const PACKETS_MAX: usize = 98_304;
+    /// Most relayed ranges of a turn: 32 receive buffers of the shortest relay datagrams.
+    const FORWARDS_MAX: usize = 32 * 1_024;
+
     /// Empty, with `tx_groups` send buffers.
     pub fn new(tx_groups: usize) -> Self {
         Self {
             tx: TxBatch::new(tx_groups),
-            tun_writes: Vec::with_capacity(1024),
-            parts: Vec::with_capacity(4096),
+            tun_writes: Vec::with_capacity(Self::PACKETS_MAX),
+            parts: Vec::with_capacity(Self::PACKETS_MAX),
             generated: Vec::with_capacity(Self::GENERATED_MAX),
-            forwards: Vec::with_capacity(1024),
+            forwards: Vec::with_capacity(Self::FORWARDS_MAX),
         }
     }
 
@@ -410,6 +439,28 @@ mod tests {
         tx.clear();
         assert!(tx.push(target(2), TxBatch::MAX_BYTES).is_some());
         assert!(tx.push(target(2), 70_000).is_none());
+    }
+
+    #[test]
+    fn what_is_finished_leaves_early_and_in_order() {
+        let mut tx = TxBatch::new(8);
+        for (port, len, mark) in
+            [(1, 100, 1), (2, 100, 2), (1, 60, 3), (1, 100, 4), (3, 50, 5), (3, 80, 6), (2, 100, 7)]
+        {
+            tx.push(target(port), len).unwrap().fill(mark);
+        }
+        let mut left = Vec::new();
+        tx.drain_finished(|t| left.push((t.target.destination.port(), t.bytes()[0], t.segments)));
+        assert_eq!(left, [(1, 1, 2), (3, 5, 1)]);
+        let kept: Vec<_> = tx.transmits().iter().map(|t| (t.bytes()[0], t.segments)).collect();
+        assert_eq!(kept, [(2, 2), (4, 1), (6, 1)]);
+        for _ in 0..TxBatch::MAX_SEGMENTS {
+            tx.push(target(1), 100).unwrap();
+        }
+        left.clear();
+        tx.drain_finished(|t| left.push((t.target.destination.port(), t.bytes()[0], t.segments)));
+        assert_eq!(left, [(1, 4, TxBatch::MAX_SEGMENTS)]);
+        assert_eq!(tx.transmits().len(), 3);
     }
 
     #[test]

@@ -21,7 +21,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use super::answers;
 use super::ask::{Line, ToControl, ToLoop};
 use super::logging::Throttle;
-use crate::batch::{Output, RxBatch};
+use crate::batch::{Output, RxBatch, Transmit};
 use crate::config::Config;
 use crate::id::UplinkIndex;
 use crate::io::clock::Clock;
@@ -58,8 +58,6 @@ const TURN_BYTES: usize = 256 * 1024;
 const NICE: i32 = -10;
 /// Send groups of a turn before a flush.
 const TX_GROUPS: usize = 64;
-/// Groups that one call into the node may begin.
-const TX_HEADROOM: usize = 4;
 /// How long unread sockets may put off judging a deadline.
 const DEFERRAL_MAX: Duration = Duration::from_millis(20);
 
@@ -239,8 +237,15 @@ impl EventLoop {
         }
     }
 
+    /// Sends what is finished; and all there is when the next call might not find room.
     fn flush_if_full(&mut self) {
-        if !self.out.tx.has_room(TX_HEADROOM) {
+        let parts = &mut self.parts;
+        let unsent = &mut self.unsent;
+        self.out.tx.drain_finished(|transmit| {
+            send_transmit(parts, transmit);
+            *unsent = 0;
+        });
+        if !self.out.tx.has_room(Node::TX_HEADROOM) {
             self.send_batch();
         }
     }
@@ -248,19 +253,7 @@ impl EventLoop {
     /// Sends what the node sealed. Its other output points into the receive buffers and waits for
     /// the end of the turn.
     fn send_batch(&mut self) {
-        for transmit in self.out.tx.transmits() {
-            let target = transmit.target;
-            let result = match self.parts.sockets.get_mut(target.uplink.usize()) {
-                Some(Some(socket)) => {
-                    socket.send(target.destination, target.tos, transmit.bytes(), transmit.stride)
-                }
-                _ => Err((DropReason::UnderlaySend, transmit.segments as u64)),
-            };
-            if let Err((reason, count)) = result {
-                self.parts.node.counters_mut().drop_many(reason, count);
-            }
-        }
-        self.out.tx.clear();
+        send_all(&mut self.parts, &mut self.out);
         self.unsent = 0;
     }
 
@@ -349,6 +342,27 @@ impl EventLoop {
         if let Err(error) = self.watch_socket(uplink) {
             log::error!("cannot watch an uplink's socket: {error}");
         }
+    }
+}
+
+/// Sends all that the node sealed.
+fn send_all(parts: &mut Parts, out: &mut Output) {
+    for transmit in out.tx.transmits() {
+        send_transmit(parts, transmit);
+    }
+    out.tx.clear();
+}
+
+fn send_transmit(parts: &mut Parts, transmit: &Transmit) {
+    let target = transmit.target;
+    let result = match parts.sockets.get_mut(target.uplink.usize()) {
+        Some(Some(socket)) => {
+            socket.send(target.destination, target.tos, transmit.bytes(), transmit.stride)
+        }
+        _ => Err((DropReason::UnderlaySend, transmit.segments as u64)),
+    };
+    if let Err((reason, count)) = result {
+        parts.node.counters_mut().drop_many(reason, count);
     }
 }
 

@@ -178,10 +178,13 @@ impl Node {
     ) -> Result<(), DropReason> {
         let mtu = self.inner_mtu(route.peer, route.path);
         let mtu = mtu.min(self.inner_mtu(second.peer, second.path));
-        let Ok(segmenter) = Segmenter::new(frame, headers, *vnet, mtu) else {
+        let Ok(mut segmenter) = Segmenter::new(frame, headers, *vnet, mtu) else {
             // Too big for one of them: no copies of parts.
             return self.encapsulate(now, route, frame, headers, vnet, out);
         };
+        self.close_bundle(now, route.peer, out);
+        let partial = segmenter.leave_partial();
+        let flags = if partial { Flags::COPY.with(Flags::NEEDS_CHECKSUM) } else { Flags::COPY };
         let count = segmenter.count();
         let entry = &mut self.peers[route.peer.usize()];
         let first_id = entry.next_copy;
@@ -196,7 +199,7 @@ impl Node {
                     segmenter.write(index, body);
                 };
                 let len = COPY_ID_LEN + segmenter.segment_len(index);
-                match self.send(now, route, Flags::COPY, len, fill, out) {
+                match self.send(now, route, flags, len, fill, out) {
                     Ok(()) if is_copy => self.counters.copies.add(1, len as u64),
                     Ok(()) => {}
                     Err(_) if is_copy => break,

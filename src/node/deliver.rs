@@ -1,4 +1,6 @@
 //! An inner packet that came out of a tunnel: may it be, and where does it go?
+//!
+//! Packets are merged first and judged after that, so that a train is looked up once.
 
 use std::net::IpAddr;
 use std::ops::Range;
@@ -6,56 +8,142 @@ use std::ops::Range;
 use super::Node;
 use super::prefixes::Owner;
 use crate::addr;
-use crate::batch::{Output, Part, RxBatch};
+use crate::batch::{Output, Part, RxBatch, TunWrite};
 use crate::flow::{Direction, Egress, FlowId, FlowKey};
 use crate::id::PeerIndex;
-use crate::packet::{Ecn, Headers, IcmpKind, Vnet, rewrite};
+use crate::packet::{Arrived, Ecn, Headers, IcmpKind, Merged, Vnet, checksum, rewrite};
 use crate::telemetry::{DropReason, Tally};
 use crate::time::Instant;
 
-impl Node {
-    /// Checks a packet that lies in a receive buffer, and queues it for the TUN.
-    #[expect(clippy::too_many_arguments, reason = "a packet is where it lies and where it is from")]
-    pub(super) fn deliver(
-        &mut self,
-        now: Instant,
-        peer: PeerIndex,
-        slot: usize,
-        range: Range<usize>,
-        outer: Ecn,
-        rx: &mut RxBatch,
-        out: &mut Output,
-    ) -> Result<(), DropReason> {
-        let packet = &mut rx.slots[slot].buffer[range.clone()];
-        let Admitted::ToTun(headers) = self.admit(now, peer, packet, outer, out)? else {
-            return Ok(());
-        };
-        self.counters.tun_tx.add(1, u64::from(headers.total_len));
-        let end = range.start + headers.total_len as usize;
-        let at = Part { slot: slot as u16, start: range.start as u32, end: end as u32 };
-        self.coalescer.push(rx, out, at, &headers, false);
-        Ok(())
-    }
+/// Parses a packet that lies in a receive buffer and brings its congestion mark up to date.
+pub(super) fn arrived(
+    rx: &mut RxBatch,
+    peer: PeerIndex,
+    slot: usize,
+    range: Range<usize>,
+    outer: Ecn,
+    partial: bool,
+) -> Result<Arrived, DropReason> {
+    let at = Part { slot: slot as u16, start: range.start as u32, end: range.end as u32 };
+    let packet = &mut rx.slots[slot].buffer[range];
+    let headers = checked(packet, outer, partial)?;
+    Ok(Arrived { at, headers, peer, partial })
+}
 
-    /// The same for a packet that was put together here.
+/// The headers of a packet, after its congestion mark was brought up to date (RFC 6040).
+fn checked(packet: &mut [u8], outer: Ecn, partial: bool) -> Result<Headers, DropReason> {
+    let mut headers = Headers::parse(packet)?;
+    if partial && checksum::partial_vnet(&headers).is_none() {
+        return Err(DropReason::BadOffload);
+    }
+    let ecn = headers.ecn().decapsulate(outer)?;
+    if ecn != headers.ecn() {
+        rewrite::set_ecn(packet, &headers, ecn)?;
+        headers.tos = headers.tos & !3 | ecn as u8;
+    }
+    Ok(headers)
+}
+
+/// An inner packet, or the headers of a train of them, that is to be judged.
+struct Judged<'p> {
+    peer: PeerIndex,
+    /// At least the headers.
+    packet: &'p mut [u8],
+    headers: &'p Headers,
+    vnet: &'p Vnet,
+    tally: Tally,
+}
+
+impl Node {
+    /// Takes a packet that was put together here.
     pub(super) fn deliver_made(
         &mut self,
         now: Instant,
         peer: PeerIndex,
         packet: &mut [u8],
-        outer: Ecn,
+        (outer, partial): (Ecn, bool),
+        rx: &mut RxBatch,
         out: &mut Output,
     ) -> Result<(), DropReason> {
-        let Admitted::ToTun(headers) = self.admit(now, peer, packet, outer, out)? else {
-            return Ok(());
-        };
-        self.counters.tun_tx.add(1, u64::from(headers.total_len));
-        let whole = &packet[..headers.total_len as usize];
-        if out.write_generated(Vnet::default(), whole) {
-            Ok(())
-        } else {
-            Err(DropReason::BatchFull)
+        let headers = checked(packet, outer, partial)?;
+        // Behind those of its flow that came before.
+        self.coalescer.flush_between(rx, out, &headers);
+        self.deliver_merged(now, rx, out);
+        let vnet = if partial { checksum::partial_vnet(&headers) } else { None };
+        let vnet = vnet.unwrap_or_default();
+        let packet = &mut packet[..headers.total_len as usize];
+        self.deliver_whole(now, peer, packet, &headers, &vnet, 1, out)
+    }
+
+    /// Judges what the coalescer has completed, and queues it for the TUN.
+    pub(super) fn deliver_merged(&mut self, now: Instant, rx: &mut RxBatch, out: &mut Output) {
+        while let Some(merged) = self.coalescer.pop() {
+            if let Err(reason) = self.deliver_train(now, &merged, rx, out) {
+                self.counters.drop_many(reason, merged.packets.into());
+            }
+            // What turned round at our exit cannot wait for a flush: it lies in the receive buffers.
+            if let Some(unsent) = self.unsent.take() {
+                self.counters.drop_many(DropReason::BatchFull, unsent.packets);
+            }
         }
+    }
+
+    fn deliver_train(
+        &mut self,
+        now: Instant,
+        merged: &Merged,
+        rx: &mut RxBatch,
+        out: &mut Output,
+    ) -> Result<(), DropReason> {
+        let Merged { peer, headers, vnet, packets, .. } = merged;
+        let turns = |exit: &super::Exit| exit.in_pool(headers.destination);
+        if *packets > 1 && self.exit.as_ref().is_some_and(turns) {
+            let mut frame = std::mem::take(&mut self.train_scratch);
+            frame.clear();
+            for &part in &out.parts[merged.parts.clone()] {
+                frame.extend_from_slice(out.part(rx, part));
+            }
+            let result = self.deliver_whole(now, *peer, &mut frame, headers, vnet, *packets, out);
+            self.train_scratch = frame;
+            return result;
+        }
+        let first = out.parts[merged.parts.start];
+        let range = first.start as usize..first.end as usize;
+        let packet = &mut rx.slots[usize::from(first.slot)].buffer[range];
+        let tally = tally_of(headers, *packets);
+        let judged = Judged { peer: *peer, packet, headers, vnet, tally };
+        let admitted = self.admit(now, judged, out)?;
+        if admitted == Admitted::ToTun {
+            self.counters.tun_tx.add(tally.packets, tally.bytes);
+            out.tun_writes.push(TunWrite {
+                vnet: *vnet,
+                ipv6: headers.is_ipv6(),
+                parts: merged.parts.clone(),
+                segments: *packets,
+            });
+        }
+        Ok(())
+    }
+
+    /// A packet or super-packet in one piece of ours.
+    #[expect(clippy::too_many_arguments, reason = "a frame is its bytes and what is known of it")]
+    fn deliver_whole(
+        &mut self,
+        now: Instant,
+        peer: PeerIndex,
+        packet: &mut [u8],
+        headers: &Headers,
+        vnet: &Vnet,
+        packets: u32,
+        out: &mut Output,
+    ) -> Result<(), DropReason> {
+        let tally = tally_of(headers, packets);
+        let judged = Judged { peer, packet, headers, vnet, tally };
+        if self.admit(now, judged, out)? == Admitted::Gone {
+            return Ok(());
+        }
+        self.counters.tun_tx.add(tally.packets, tally.bytes);
+        if out.write_generated(*vnet, packet) { Ok(()) } else { Err(DropReason::BatchFull) }
     }
 
     /// Cryptokey routing: the source must be behind the peer (or beyond it, when it is our exit and
@@ -63,35 +151,33 @@ impl Node {
     fn admit(
         &mut self,
         now: Instant,
-        peer: PeerIndex,
-        packet: &mut [u8],
-        outer: Ecn,
+        judged: Judged<'_>,
         out: &mut Output,
     ) -> Result<Admitted, DropReason> {
-        let headers = Headers::parse(packet)?;
-        let merged = headers.ecn().decapsulate(outer)?;
-        if merged != headers.ecn() {
-            rewrite::set_ecn(packet, &headers, merged)?;
-        }
+        let Judged { peer, packet, headers, vnet, tally } = judged;
+        let is_error = headers.icmp == Some(IcmpKind::Error);
+        let answered =
+            if is_error { None } else { self.flows.lookup(&FlowKey::of(headers).reversed()) };
         match self.prefixes.owner(headers.source) {
             Some(Owner::Peer(owner)) if owner == peer => {}
-            None if self.is_from_exit(now, peer, packet, &headers) => {}
+            None if self.is_from_exit(now, peer, packet, headers, answered) => {}
             _ => return Err(DropReason::SpoofedSource),
         }
         let to = self.prefixes.owner(headers.destination);
-        if headers.icmp != Some(IcmpKind::Error) {
-            self.note_reply(now, &headers);
-        } else if to == Some(Owner::Local) && !self.is_about_peer(peer, packet, &headers) {
+        if let Some(id) = answered {
+            self.flows.record(now, id, Direction::Reply, tally, headers.tcp_flags);
+        }
+        if is_error && to == Some(Owner::Local) && !self.is_about_peer(peer, packet, headers) {
             return Err(DropReason::UnrelatedIcmpError);
         }
         match to {
-            Some(Owner::Local) if self.is_pcp_request(peer, &headers) => {
-                self.serve_pcp(now, peer, packet, &headers, out)?;
+            Some(Owner::Local) if self.is_pcp_request(peer, headers) => {
+                self.serve_pcp(now, peer, packet, headers, vnet, out)?;
                 Ok(Admitted::Gone)
             }
-            Some(Owner::Local) => Ok(Admitted::ToTun(headers)),
+            Some(Owner::Local) => Ok(Admitted::ToTun),
             Some(Owner::Peer(_)) => Err(DropReason::ForeignDestination),
-            None => self.leave_overlay(now, peer, packet, &headers, out),
+            None => self.leave_overlay(now, peer, packet, headers, vnet, out),
         }
     }
 
@@ -103,6 +189,7 @@ impl Node {
         peer: PeerIndex,
         packet: &[u8],
         headers: &Headers,
+        answered: Option<FlowId>,
     ) -> bool {
         if !self.peers[peer.usize()].egress || addr::is_special_purpose(headers.source) {
             return false;
@@ -115,7 +202,7 @@ impl Node {
                 .ok()
                 .and_then(|quoted| self.flows.lookup(&FlowKey::of(&quoted)))
         } else {
-            self.answered_flow(headers)
+            answered
         };
         let flow = id.and_then(|id| self.flows.get(id));
         let expected = flow.is_some_and(|flow| flow.egress == Egress::PeerExit(peer));
@@ -139,25 +226,6 @@ impl Node {
         flow.is_some_and(|flow| flow.egress == Egress::PeerExit(peer))
     }
 
-    /// The flow that a packet answers, if that is one of ours. The packets of a train follow each
-    /// other, so the flow of the last one is remembered.
-    fn answered_flow(&mut self, headers: &Headers) -> Option<FlowId> {
-        let key = FlowKey::of(headers).reversed();
-        let id = match self.last_reply {
-            Some((last, id)) if last == key => id,
-            _ => self.flows.lookup(&key),
-        };
-        self.last_reply = Some((key, id));
-        id
-    }
-
-    /// Counts a packet that came back for the flow that it answers.
-    fn note_reply(&mut self, now: Instant, headers: &Headers) {
-        let Some(id) = self.answered_flow(headers) else { return };
-        let tally = Tally { packets: 1, bytes: u64::from(headers.total_len) };
-        self.flows.record(now, id, Direction::Reply, tally, headers.tcp_flags);
-    }
-
     /// We are the exit: out to the Internet through the NAT.
     fn leave_overlay(
         &mut self,
@@ -165,6 +233,7 @@ impl Node {
         peer: PeerIndex,
         packet: &mut [u8],
         headers: &Headers,
+        vnet: &Vnet,
         out: &mut Output,
     ) -> Result<Admitted, DropReason> {
         if self.exit.is_none() {
@@ -174,7 +243,7 @@ impl Node {
             return Err(DropReason::ExitRefused);
         }
         self.check_exit_destination(headers.destination)?;
-        self.translate_outbound(now, peer.into(), packet, headers, &Vnet::default(), out)
+        self.translate_outbound(now, peer.into(), packet, headers, vnet, out)
     }
 
     /// Exit flows never reach the router itself, local networks or special-purpose ranges.
@@ -196,9 +265,16 @@ impl Node {
 }
 
 /// What became of a checked packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Admitted {
-    /// It goes to the TUN, and these are its headers now.
-    ToTun(Headers),
+    /// It goes to the TUN.
+    ToTun,
     /// It was sent elsewhere.
     Gone,
+}
+
+/// What a packet or a train counts: each packet with headers of its own.
+fn tally_of(headers: &Headers, packets: u32) -> Tally {
+    let more = u64::from(packets.saturating_sub(1)) * u64::from(headers.payload);
+    Tally { packets: packets.into(), bytes: u64::from(headers.total_len) + more }
 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::Node;
+use super::bundle::Bundles;
 use crate::batch::{Output, Target};
 use crate::id::PeerIndex;
 use crate::nat::Realm;
@@ -23,12 +24,37 @@ pub(super) struct Label {
     pub(super) flow_hash: u16,
 }
 
+/// Most groups of the send batch that the pieces of one packet begin.
+const GROUPS_OF_PIECES: usize = 4;
+
+/// A train of which only the packets before `next` are sent: the send batch was full.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unsent {
+    pub(super) route: Route,
+    pub(super) vnet: Vnet,
+    pub(super) next: usize,
+    /// How many are left.
+    pub(super) packets: u64,
+}
+
+impl Unsent {
+    /// A whole train.
+    const fn all(route: &Route, vnet: &Vnet) -> Self {
+        Self { route: *route, vnet: *vnet, next: 0, packets: 0 }
+    }
+
+    /// What is left from packet `next` on.
+    pub(super) fn from(&self, next: usize, segmenter: &Segmenter<'_>) -> Self {
+        Self { next, packets: (segmenter.count() - next) as u64, ..*self }
+    }
+}
+
 /// A path, resolved to the point where bytes can be sent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Route {
     pub(super) peer: PeerIndex,
     pub(super) path: Path,
-    target: Target,
+    pub(super) target: Target,
     hop: Option<Hop>,
     came_in_by: Option<Realm>,
 }
@@ -46,6 +72,12 @@ impl Route {
     /// their senders are told is translated back.
     pub(super) fn of_mapping(self, came_in_by: Option<Realm>) -> Self {
         Self { came_in_by, ..self }
+    }
+
+    /// True when a packet for `other` may share a datagram with one for this.
+    pub(super) fn is_same_way(&self, other: &Self) -> bool {
+        (self.peer, self.path, self.target) == (other.peer, other.path, other.target)
+            && self.hop.map(|hop| hop.repr.class) == other.hop.map(|hop| hop.repr.class)
     }
 
     /// Where the relay header ends and the tunnel's datagram begins.
@@ -71,7 +103,7 @@ fn seal(
 }
 
 /// The flags and body length of a packet that may carry a report.
-const fn with_report(len: usize, report: bool) -> (Flags, usize) {
+pub(super) const fn with_report(len: usize, report: bool) -> (Flags, usize) {
     if report { (Flags::REPORT, len + wire::control::REPORT_LEN) } else { (Flags::NONE, len) }
 }
 
@@ -164,7 +196,8 @@ impl Node {
         usize::from(datagram) - wire::DATA_OVERHEAD - wire::COPY_ID_LEN
     }
 
-    /// Cuts a train to what the path passes, seals it and queues it.
+    /// Cuts a train to what the path passes, seals it and queues it. What finds no room in the send
+    /// batch is left in `unsent`.
     pub(super) fn encapsulate(
         &mut self,
         now: Instant,
@@ -174,21 +207,63 @@ impl Node {
         vnet: &Vnet,
         out: &mut Output,
     ) -> Result<(), DropReason> {
+        self.note_sent(now, route);
+        self.encapsulate_from(now, &Unsent::all(route, vnet), frame, headers, out)
+    }
+
+    /// The same for what is left of a train.
+    pub(super) fn encapsulate_from(
+        &mut self,
+        now: Instant,
+        unsent: &Unsent,
+        frame: &[u8],
+        headers: &Headers,
+        out: &mut Output,
+    ) -> Result<(), DropReason> {
+        let Unsent { route, vnet, next, .. } = unsent;
         let mtu = self.inner_mtu(route.peer, route.path);
-        let segmenter = match Segmenter::new(frame, headers, *vnet, mtu) {
+        let mut segmenter = match Segmenter::new(frame, headers, *vnet, mtu) {
             Ok(segmenter) => segmenter,
             Err(DropReason::TooBig) => {
                 let whole = Segmenter::new(frame, headers, *vnet, usize::MAX)?;
-                return self.encapsulate_too_big(now, route, &whole, mtu, out);
+                self.close_bundle(now, route.peer, out);
+                return self.encapsulate_too_big(now, unsent, &whole, mtu, out);
             }
             Err(reason) => return Err(reason),
         };
-        self.note_sent(now, route);
-        if route.hop.is_none() {
-            return self.send_train(now, route, &segmenter, mtu, out);
+        let flags = if segmenter.leave_partial() { Flags::NEEDS_CHECKSUM } else { Flags::NONE };
+        if Bundles::suits(segmenter.segment_len(0), mtu) {
+            return self.bundle_train(now, unsent, flags, &segmenter, mtu, out);
         }
+        self.close_bundle(now, route.peer, out);
+        let stopped = if route.hop.is_none() {
+            self.send_train(now, unsent, flags, &segmenter, mtu, out)?
+        } else {
+            self.send_relayed(now, unsent, flags, &segmenter, mtu, out)
+        };
+        let Some((index, reason)) = stopped else { return Ok(()) };
+        // Those before are on their way.
+        if reason == DropReason::BatchFull && index > *next {
+            self.unsent = Some(unsent.from(index, &segmenter));
+        } else {
+            self.counters.drop_many(reason, (segmenter.count() - index) as u64);
+        }
+        Ok(())
+    }
+
+    /// Seals all packets of a train over a relayed path. Says which one could not go, and why.
+    fn send_relayed(
+        &mut self,
+        now: Instant,
+        unsent: &Unsent,
+        flags: Flags,
+        segmenter: &Segmenter<'_>,
+        mtu: usize,
+        out: &mut Output,
+    ) -> Option<(usize, DropReason)> {
+        let route = &unsent.route;
         let last = segmenter.count() - 1;
-        for index in 0..segmenter.count() {
+        for index in unsent.next..segmenter.count() {
             let len = segmenter.segment_len(index);
             let report = if index == last { self.report_for(now, route, len, mtu) } else { None };
             let fill = |place: &mut [u8]| {
@@ -197,37 +272,38 @@ impl Node {
                     place[len..].copy_from_slice(&report.emit());
                 }
             };
-            let (flags, len) = with_report(len, report.is_some());
-            if let Err(reason) = self.send(now, route, flags, len, fill, out) {
-                // Those before are on their way.
-                self.counters.drop_many(reason, (segmenter.count() - index) as u64);
-                break;
+            let (reporting, len) = with_report(len, report.is_some());
+            if let Err(reason) = self.send(now, route, flags.with(reporting), len, fill, out) {
+                return Some((index, reason));
             }
         }
-        Ok(())
+        None
     }
 
-    /// Seals all packets of a train over a direct path, asking for the keys once.
+    /// Seals all packets of a train over a direct path, asking for the keys once. Says which one
+    /// could not go, and why.
     fn send_train(
         &mut self,
         now: Instant,
-        route: &Route,
+        unsent: &Unsent,
+        flags: Flags,
         segmenter: &Segmenter<'_>,
         mtu: usize,
         out: &mut Output,
-    ) -> Result<(), DropReason> {
+    ) -> Result<Option<(usize, DropReason)>, DropReason> {
+        let route = &unsent.route;
         let last = segmenter.count() - 1;
         let report = self.report_for(now, route, segmenter.segment_len(last), mtu);
         let mut sealer = self.tunnels.sealer(now, route.peer, route.path.into())?;
         let mut sent = Tally::default();
-        let mut result = Ok(());
-        for index in 0..segmenter.count() {
+        let mut stopped = None;
+        for index in unsent.next..segmenter.count() {
             let len = segmenter.segment_len(index);
             let report = report.as_ref().filter(|_| index == last);
-            let (flags, body) = with_report(len, report.is_some());
+            let (reporting, body) = with_report(len, report.is_some());
             let total = wire::DATA_OVERHEAD + body;
             let Some(datagram) = out.tx.push(route.target, total) else {
-                result = Err(DropReason::BatchFull);
+                stopped = Some((index, DropReason::BatchFull));
                 break;
             };
             let start = wire::DATA_HEADER_LEN;
@@ -235,26 +311,22 @@ impl Node {
             if let Some(report) = report {
                 datagram[start + len..start + body].copy_from_slice(&report.emit());
             }
-            if let Err(reason) = sealer.seal(flags, datagram) {
+            if let Err(reason) = sealer.seal(flags.with(reporting), datagram) {
                 // What is not sealed must not stay: the whole batch is sent.
                 datagram.fill(0);
                 out.tx.take_back(route.target);
-                result = Err(reason);
+                stopped = Some((index, reason));
                 break;
             }
             sent.add(1, total as u64);
         }
         self.peers[route.peer.usize()].tx.add(sent.packets, sent.bytes);
         self.counters.underlay_tx.add(sent.packets, sent.bytes);
-        if let Err(reason) = result {
-            // Those before are on their way.
-            self.counters.drop_many(reason, segmenter.count() as u64 - sent.packets);
-        }
-        Ok(())
+        Ok(stopped)
     }
 
     /// The report that rides on the last packet of a train, when it is due and finds room.
-    fn report_for(
+    pub(super) fn report_for(
         &mut self,
         now: Instant,
         route: &Route,
@@ -270,14 +342,20 @@ impl Node {
     fn encapsulate_too_big(
         &mut self,
         now: Instant,
-        route: &Route,
+        unsent: &Unsent,
         segmenter: &Segmenter<'_>,
         mtu: usize,
         out: &mut Output,
     ) -> Result<(), DropReason> {
+        let route = &unsent.route;
         let mut packet = std::mem::take(&mut self.packet_scratch);
         let mut told = false;
-        for index in 0..segmenter.count() {
+        for index in unsent.next..segmenter.count() {
+            // Its pieces are of two lengths, so each begins a group.
+            if !out.tx.has_room(GROUPS_OF_PIECES) && index > unsent.next {
+                self.unsent = Some(unsent.from(index, segmenter));
+                break;
+            }
             packet.resize(segmenter.segment_len(index), 0);
             segmenter.write(index, &mut packet);
             match self.send_one(now, route, &packet, mtu, out) {
@@ -365,6 +443,7 @@ mod tests {
     use super::*;
     use crate::batch::RxBatch;
     use crate::id::UplinkIndex;
+    use crate::node::TunVerdict;
     use crate::sim::Mesh;
     use crate::time::WallClock;
 
@@ -423,7 +502,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_train_that_is_cut_short_only_the_rest_counts_as_dropped() {
+    fn what_finds_the_batch_full_leaves_after_a_flush() {
         let mut node = connected();
         let mut out = Output::new(1);
         let target = Target {
@@ -450,9 +529,11 @@ mod tests {
             checksum_offset: 6,
         };
         node.encapsulate(NOW, &route, &frame, &headers, &vnet, &mut out).unwrap();
-        let sent = out.tx.transmits()[0].segments;
-        assert_eq!(sent, 64);
-        let dropped = node.counters.drops().find(|drop| drop.0 == DropReason::BatchFull);
-        assert_eq!(dropped.map(|drop| drop.1), Some(36));
+        assert_eq!(out.tx.transmits()[0].segments, 64);
+        assert_eq!(node.unsent.map(|unsent| unsent.packets), Some(36));
+        out.clear();
+        assert_eq!(node.resume_tun_frame(NOW, &mut frame, &mut out), TunVerdict::Consumed);
+        assert_eq!(out.tx.transmits()[0].segments, 36);
+        assert_eq!(node.counters.drops().map(|drop| drop.1).sum::<u64>(), 0);
     }
 }

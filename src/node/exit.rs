@@ -99,7 +99,7 @@ impl Node {
         };
         let admitted = match outbound {
             Outbound::Held => return Ok(Admitted::Gone),
-            Outbound::Internet => Admitted::ToTun(Headers::parse(frame)?),
+            Outbound::Internet => Admitted::ToTun,
             Outbound::Hairpin(inbound) => self.turn_round(now, inbound, frame, vnet, out)?,
         };
         if headers.fragment.is_some_and(|fragment| fragment.offset == 0) {
@@ -117,8 +117,8 @@ impl Node {
         vnet: &Vnet,
         out: &mut Output,
     ) -> Result<Admitted, DropReason> {
+        let Some(peer) = inbound.realm.peer() else { return Ok(Admitted::ToTun) };
         let headers = Headers::parse(frame)?;
-        let Some(peer) = inbound.realm.peer() else { return Ok(Admitted::ToTun(headers)) };
         self.send_back(now, peer, frame, &headers, vnet, out)?;
         Ok(Admitted::Gone)
     }
@@ -165,7 +165,7 @@ impl Node {
         let headers = Headers::parse(frame)?;
         let vnet = Vnet::default();
         match self.translate_outbound(now, realm, frame, &headers, &vnet, out)? {
-            Admitted::ToTun(_) => self.write_made(frame, out),
+            Admitted::ToTun => self.write_made(frame, out),
             Admitted::Gone => Ok(()),
         }
     }

@@ -24,6 +24,8 @@ pub enum TunVerdict {
     /// The frame, changed in place, goes back to the TUN with this offload header: it leaves by our
     /// own exit, or comes back in from it.
     WriteBack(Vnet),
+    /// The send batch is full: the shell sends it and calls [`Node::resume_tun_frame`].
+    Flush,
 }
 
 /// A frame from the TUN with what is known of it.
@@ -67,12 +69,33 @@ impl Node {
                 self.counters.tun_tx.add(packets, bytes);
                 TunVerdict::WriteBack(vnet)
             }
-            Ok(TunVerdict::Consumed) => TunVerdict::Consumed,
+            Ok(verdict) => self.verdict(verdict),
             Err(reason) => {
                 self.counters.drop_many(reason, packets);
                 TunVerdict::Consumed
             }
         }
+    }
+
+    /// Goes on with a frame after [`TunVerdict::Flush`].
+    pub fn resume_tun_frame(
+        &mut self,
+        now: Instant,
+        frame: &mut [u8],
+        out: &mut Output,
+    ) -> TunVerdict {
+        let Some(unsent) = self.unsent.take() else { return TunVerdict::Consumed };
+        let result = Headers::parse(frame)
+            .and_then(|headers| self.encapsulate_from(now, &unsent, frame, &headers, out));
+        if let Err(reason) = result {
+            self.counters.drop_many(reason, unsent.packets);
+        }
+        self.verdict(TunVerdict::Consumed)
+    }
+
+    /// The verdict, unless something is left to be sent.
+    const fn verdict(&self, verdict: TunVerdict) -> TunVerdict {
+        if self.unsent.is_some() { TunVerdict::Flush } else { verdict }
     }
 
     fn forward(
@@ -169,7 +192,7 @@ impl Node {
         let train = Train { frame: &mut *frame, headers, vnet, packets: 1, came_in_by: None };
         match self.return_to_ingress(now, train, out)? {
             TunVerdict::WriteBack(_) => self.write_made(frame, out),
-            TunVerdict::Consumed => Ok(()),
+            TunVerdict::Consumed | TunVerdict::Flush => Ok(()),
         }
     }
 
@@ -330,7 +353,7 @@ impl Node {
         self.check_exit_destination(train.headers.destination)?;
         let Train { frame, headers, vnet, .. } = train;
         match self.translate_outbound(now, Realm::LOCAL, frame, &headers, &vnet, out)? {
-            Admitted::ToTun(_) => Ok(TunVerdict::WriteBack(vnet)),
+            Admitted::ToTun => Ok(TunVerdict::WriteBack(vnet)),
             Admitted::Gone => Ok(TunVerdict::Consumed),
         }
     }

@@ -4,14 +4,15 @@ use std::net::SocketAddr;
 use std::ops::Range;
 
 use super::Node;
+use super::deliver::arrived;
 use super::peer::arrival_link;
 use crate::batch::{Output, RxBatch};
 use crate::id::{PeerIndex, UplinkIndex};
-use crate::packet::Ecn;
+use crate::packet::{Coalescer, Ecn};
 use crate::path::{Path, PathId};
-use crate::telemetry::DropReason;
+use crate::telemetry::{DropReason, Tally};
 use crate::time::Instant;
-use crate::wire::{self, Flags, MessageType, Payload};
+use crate::wire::{self, DATA_HEADER_LEN, DataHeader, Flags, MessageType, Payload, TAG_LEN};
 
 /// How a datagram came in.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +25,74 @@ pub(super) struct Arrival {
     pub(super) relay: Option<(PeerIndex, PeerIndex)>,
     /// When the kernel got it, or the turn began.
     pub(super) at: Instant,
+}
+
+/// The datagrams of a receive buffer that are still to be handled, all `stride` bytes long but the
+/// last one.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Datagrams {
+    pub(super) start: usize,
+    pub(super) end: usize,
+    pub(super) stride: usize,
+    /// What is to be left out at the beginning of each: a relay header that was dealt with.
+    pub(super) offset: usize,
+}
+
+impl Datagrams {
+    /// Where the first one lies.
+    pub(super) fn first(&self) -> Option<Range<usize>> {
+        let end = self.end.min(self.start + self.stride);
+        (self.start < self.end).then(|| end.min(self.start + self.offset)..end)
+    }
+
+    /// Goes on to the next one.
+    pub(super) const fn advance(&mut self) {
+        self.start += self.stride;
+    }
+}
+
+/// An opened plaintext that is a packet or a bundle of packets.
+struct Sealed {
+    peer: PeerIndex,
+    slot: usize,
+    body: Range<usize>,
+    flags: Flags,
+    ecn: Ecn,
+}
+
+impl Sealed {
+    /// Gives its packets to the coalescer. Of a bundle those before a malformed one are taken.
+    fn take(
+        self,
+        coalescer: &mut Coalescer,
+        rx: &mut RxBatch,
+        out: &mut Output,
+    ) -> Result<(), DropReason> {
+        let Self { peer, slot, body, flags, ecn } = self;
+        let partial = flags.has(Flags::NEEDS_CHECKSUM);
+        if !flags.has(Flags::BUNDLE) {
+            let packet = arrived(rx, peer, slot, body, ecn, partial)?;
+            coalescer.push(rx, out, &packet);
+            return Ok(());
+        }
+        let mut at = body.start;
+        while at < body.end {
+            let bundle = &rx.slots[slot].buffer[at..body.end];
+            let place = wire::data::first_of_bundle(bundle)?;
+            let range = at + place.start..at + place.end;
+            at = range.end;
+            let packet = arrived(rx, peer, slot, range, ecn, partial)?;
+            coalescer.push(rx, out, &packet);
+        }
+        Ok(())
+    }
+}
+
+/// The header of a data datagram that carries whole packets and nothing else.
+fn plain_header(datagram: &[u8]) -> Option<DataHeader> {
+    let header = DataHeader::parse(datagram).ok()?;
+    let rest = header.flags.without(Flags::NEEDS_CHECKSUM.with(Flags::BUNDLE));
+    (rest == Flags::NONE).then_some(header)
 }
 
 impl Node {
@@ -40,17 +109,40 @@ impl Node {
                 relay: None,
                 at: received.received_at.unwrap_or(now).min(now),
             };
-            let mut start = 0;
-            while start < len {
-                let end = len.min(start + stride);
-                self.counters.underlay_rx.add(1, (end - start) as u64);
-                if let Err(reason) = self.handle_datagram(now, &arrival, start..end, rx, out) {
-                    self.counters.drop(reason);
-                }
-                start = end;
+            let packets = len.div_ceil(stride) as u64;
+            self.counters.underlay_rx.add(packets, len as u64);
+            if arrival.uplink.usize() >= self.uplinks.len() {
+                self.counters.drop_many(DropReason::Malformed, packets);
+                continue;
             }
+            let mut rest = Datagrams { start: 0, end: len, stride, offset: 0 };
+            self.handle_rest(now, &arrival, &mut rest, rx, out);
         }
         self.touch();
+    }
+
+    /// Handles datagrams that came the same way: in runs where they are alike, else one by one.
+    pub(super) fn handle_rest(
+        &mut self,
+        now: Instant,
+        arrival: &Arrival,
+        rest: &mut Datagrams,
+        rx: &mut RxBatch,
+        out: &mut Output,
+    ) {
+        while let Some(range) = rest.first() {
+            if self.open_run(now, arrival, rest, rx, out)
+                || self.relay_run(now, arrival, rest, rx, out)
+            {
+                continue;
+            }
+            rest.advance();
+            let result = self.handle_datagram(now, arrival, range, rx, out);
+            self.deliver_merged(now, rx, out);
+            if let Err(reason) = result {
+                self.counters.drop(reason);
+            }
+        }
     }
 
     fn handle_datagram(
@@ -61,20 +153,69 @@ impl Node {
         rx: &mut RxBatch,
         out: &mut Output,
     ) -> Result<(), DropReason> {
-        if arrival.uplink.usize() >= self.uplinks.len() {
-            return Err(DropReason::Malformed);
-        }
         match wire::peek(&rx.slots[arrival.slot].buffer[range.clone()])? {
             MessageType::Data => self.handle_data(now, arrival, range, rx, out),
-            MessageType::Relay => self.handle_relay(now, arrival, range, rx, out),
+            MessageType::Relay if arrival.relay.is_none() => {
+                self.handle_relay(now, arrival, range, rx)
+            }
+            MessageType::Relay => Err(DropReason::UnknownType),
             MessageType::HandshakeInit
             | MessageType::HandshakeResponse
             | MessageType::CookieReply => self.handle_handshake(now, arrival, range, rx, out),
         }
     }
 
+    /// Opens data datagrams in a row that one set of keys sealed for one path and that carry nothing
+    /// but packets. Keys, path and peer are looked up once. False when the first one is none such.
+    fn open_run(
+        &mut self,
+        now: Instant,
+        arrival: &Arrival,
+        rest: &mut Datagrams,
+        rx: &mut RxBatch,
+        out: &mut Output,
+    ) -> bool {
+        let buffer = |rx: &RxBatch, range| plain_header(&rx.slots[arrival.slot].buffer[range]);
+        let Some(first) = rest.first().and_then(|range| buffer(rx, range)) else { return false };
+        let Ok(mut opener) = self.tunnels.opener(now, first.receiver_index) else { return false };
+        let peer = opener.peer();
+        if first.path.is_relayed() != arrival.relay.is_some()
+            || arrival.relay.is_some_and(|(_, source)| source != peer)
+        {
+            return false;
+        }
+        let ecn = Ecn::of_tos(arrival.tos);
+        let mut heard = Tally::default();
+        while let Some(range) = rest.first()
+            && !self.coalescer.is_crowded()
+            && let Some(header) = buffer(rx, range.clone())
+            && (header.receiver_index, header.path) == (first.receiver_index, first.path)
+        {
+            rest.advance();
+            let datagram = &mut rx.slots[arrival.slot].buffer[range.clone()];
+            if let Err(reason) = opener.open(now, &header, datagram) {
+                self.counters.drop(reason);
+                continue;
+            }
+            heard.add(1, range.len() as u64);
+            let body = range.start + DATA_HEADER_LEN..range.end - TAG_LEN;
+            let sealed = Sealed { peer, slot: arrival.slot, body, flags: header.flags, ecn };
+            if let Err(reason) = sealed.take(&mut self.coalescer, rx, out) {
+                self.counters.drop(reason);
+            }
+        }
+        if heard.packets > 0 {
+            self.tunnels.heard(now, peer, first.receiver_index);
+            self.heard(now, peer, first.path, arrival, heard);
+            let entry = &mut self.peers[peer.usize()];
+            entry.arrivals.on_data(now, first.path, heard.bytes as usize);
+        }
+        self.deliver_merged(now, rx, out);
+        true
+    }
+
     /// Opens a tunnel datagram and hands its plaintext on.
-    pub(super) fn handle_data(
+    fn handle_data(
         &mut self,
         now: Instant,
         arrival: &Arrival,
@@ -85,7 +226,7 @@ impl Node {
         let datagram = &mut rx.slots[arrival.slot].buffer[range.clone()];
         // Whoever sees a relayed datagram could strip its header, and a relay could claim another
         // source. Judged before it is opened, because opening marks it as seen.
-        let header = wire::DataHeader::parse(datagram)?;
+        let header = DataHeader::parse(datagram)?;
         let owner = || self.tunnels.peer_of(header.receiver_index);
         if header.path.is_relayed() != arrival.relay.is_some()
             || arrival.relay.is_some_and(|(_, source)| owner().is_some_and(|peer| peer != source))
@@ -94,7 +235,8 @@ impl Node {
         }
         let opened = self.tunnels.open(now, datagram)?;
         let peer = opened.peer;
-        self.heard(now, peer, opened.path, arrival, range.len());
+        let tally = Tally { packets: 1, bytes: range.len() as u64 };
+        self.heard(now, peer, opened.path, arrival, tally);
         let plaintext = range.start + opened.plaintext.start..range.start + opened.plaintext.end;
         let payload =
             Payload::parse(opened.flags, &rx.slots[arrival.slot].buffer[plaintext.clone()])?;
@@ -106,43 +248,45 @@ impl Node {
             let bytes = &rx.slots[arrival.slot].buffer[body];
             return self.handle_control(now, peer, opened.path, arrival, bytes, out);
         }
-        if opened.flags.has(Flags::BUNDLE) {
-            return Err(DropReason::BadControl);
-        }
         let entry = &mut self.peers[peer.usize()];
         entry.arrivals.on_data(now, opened.path, range.len());
         if payload.copy_id.is_some_and(|id| !entry.copies.admit(id)) {
             return Err(DropReason::DuplicateCopy);
         }
-        let ecn = Ecn::of_tos(arrival.tos);
+        let (flags, ecn) = (opened.flags, Ecn::of_tos(arrival.tos));
         if let Some(split) = payload.split {
             let mut packet = std::mem::take(&mut self.split_scratch);
             let bytes = &rx.slots[arrival.slot].buffer[body];
             let whole = self.reassembly.push(now, peer, split, bytes, &mut packet);
-            let result =
-                if whole { self.deliver_made(now, peer, &mut packet, ecn, out) } else { Ok(()) };
+            let partial = flags.has(Flags::NEEDS_CHECKSUM);
+            let result = if whole {
+                self.deliver_made(now, peer, &mut packet, (ecn, partial), rx, out)
+            } else {
+                Ok(())
+            };
             self.split_scratch = packet;
             return result;
         }
-        self.deliver(now, peer, arrival.slot, body, ecn, rx, out)
+        let sealed = Sealed { peer, slot: arrival.slot, body, flags, ecn };
+        sealed.take(&mut self.coalescer, rx, out)
     }
 
-    /// An authentic datagram of `peer` came: its path lives, and its address may have moved.
+    /// Authentic datagrams of `peer` came: their path lives, and its address may have moved.
     pub(super) fn heard(
         &mut self,
         now: Instant,
         peer: PeerIndex,
         path: PathId,
         arrival: &Arrival,
-        len: usize,
+        tally: Tally,
     ) {
         let Some(path) = self.arrival_path(now, peer, path, arrival) else { return };
         let entry = &mut self.peers[peer.usize()];
-        entry.rx.add(1, len as u64);
+        entry.rx.add(tally.packets, tally.bytes);
         let Some(state) = entry.state_mut(path) else { return };
         state.prober.on_receive(now);
         if matches!(path, Path::Direct(_)) {
-            state.endpoint.on_authentic(now, arrival.source, len, &mut self.rng);
+            state.endpoint.on_authentic(now, arrival.source, tally.bytes as usize, &mut self.rng);
         }
     }
 
@@ -201,3 +345,6 @@ impl Node {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

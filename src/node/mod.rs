@@ -5,7 +5,7 @@
 //! `flow` knows whose traffic it is, `nat` how its address changes, `link` how a path fares,
 //! `routing` which way is best, `tunnel` seals and opens.
 //!
-//! - `encapsulate`: a decided train becomes sealed datagrams.
+//! - `encapsulate`: a decided train becomes sealed datagrams; `bundle`: small packets share one.
 //! - `deliver`: an opened packet is checked (cryptokey routing) and goes to the TUN, or out by our
 //!   exit (`exit`).
 //! - `relay`: a datagram for another node is sent on from where it lies.
@@ -15,6 +15,7 @@
 //! - `paths`: what is measured of the paths to the peers, and how it reaches the router.
 
 mod answer;
+mod bundle;
 mod config;
 mod control;
 mod copies;
@@ -46,7 +47,7 @@ pub use from_tun::TunVerdict;
 pub use snapshot::{LinkSnapshot, PathSnapshot, PeerSnapshot, TableSizes};
 
 use crate::batch::{Output, RxBatch};
-use crate::flow::{Classes, FlowId, FlowKey, FlowTable};
+use crate::flow::{Classes, FlowTable};
 use crate::id::{NodeId, PeerIndex, PublicKey};
 use crate::metric::LinkReport;
 use crate::packet::{Coalescer, Offload};
@@ -55,8 +56,9 @@ use crate::routing::{Advertiser, AdvertiserConfig, RouteEvent, Router};
 use crate::telemetry::Counters;
 use crate::time::{Instant, WallClock};
 use crate::tunnel::{Identity, Tunnels};
+use bundle::Bundles;
 use copies::CopyBudget;
-use encapsulate::{Label, Route};
+use encapsulate::{Label, Route, Unsent};
 use exit::Exit;
 use exit_fragments::ExitFragments;
 use peer::Peer;
@@ -76,15 +78,17 @@ const EVENTS_MAX: usize = 256;
 ///
 /// 1. [`handle_datagrams`](Self::handle_datagrams) with what the sockets received,
 /// 2. [`handle_tun_frame`](Self::handle_tun_frame) for each frame from the TUN; a
-///    [`TunVerdict::WriteBack`] frame is written to the TUN at once,
+///    [`TunVerdict::WriteBack`] frame is written to the TUN at once, and with
+///    [`TunVerdict::Flush`] the shell sends the send batch and calls
+///    [`resume_tun_frame`](Self::resume_tun_frame) with the same frame,
 /// 3. [`handle_timeout`](Self::handle_timeout) if the deadline of
 ///    [`poll_timeout`](Self::poll_timeout) has passed,
 /// 4. [`end_turn`](Self::end_turn), once, with the same `RxBatch`.
 ///
 /// Then it carries out the [`Output`]: sends the forwards and the send batch, writes the frames to
 /// the TUN, and clears it. Until then the receive buffers must stay as they are, because the output
-/// points into them. The shell flushes before a call when the send batch has no room for four
-/// groups. Events are polled at any time.
+/// points into them. The shell flushes before a call when the send batch has no room for
+/// [`TX_HEADROOM`](Self::TX_HEADROOM) groups. Events are polled at any time.
 pub struct Node {
     name: String,
     id: NodeId,
@@ -121,9 +125,11 @@ pub struct Node {
     fragment_scratch: Vec<u8>,
     /// The server through which hosts ask our exit for mappings.
     pcp: Option<crate::nat::pcp::PcpServer>,
+    train_scratch: Vec<u8>,
+    /// What is left of a frame that found the send batch full.
+    unsent: Option<Unsent>,
+    bundles: Bundles,
     reply_scratch: Vec<u8>,
-    /// The flow that the last packet of this turn answered, if that is one of ours.
-    last_reply: Option<(FlowKey, Option<FlowId>)>,
     relays_scratch: Vec<(PeerIndex, bool)>,
     entries_scratch: Vec<(NodeId, LinkReport)>,
     route_events: Vec<RouteEvent>,
@@ -186,6 +192,9 @@ impl fmt::Display for Event {
 }
 
 impl Node {
+    /// Groups of the send batch that one call may begin.
+    pub const TX_HEADROOM: usize = 8;
+
     /// A node that knows nothing yet but its configuration. `seed` must be secret and fresh in a
     /// gateway; in a simulation it makes runs repeatable.
     pub fn new(config: NodeConfig, seed: [u8; 32], now: Instant, wall: WallClock) -> Self {
@@ -239,8 +248,10 @@ impl Node {
             split_scratch: Vec::with_capacity(crate::batch::BUFFER_LEN),
             fragment_scratch: Vec::new(),
             pcp,
+            train_scratch: Vec::with_capacity(crate::batch::BUFFER_LEN),
+            unsent: None,
+            bundles: Bundles::new(),
             reply_scratch: Vec::with_capacity(256),
-            last_reply: None,
             relays_scratch: Vec::new(),
             entries_scratch: Vec::new(),
             route_events: Vec::new(),
@@ -249,9 +260,10 @@ impl Node {
     }
 
     /// Ends a turn: super-packets that were being put together are queued for the TUN.
-    pub fn end_turn(&mut self, _now: Instant, rx: &mut RxBatch, out: &mut Output) {
+    pub fn end_turn(&mut self, now: Instant, rx: &mut RxBatch, out: &mut Output) {
         self.coalescer.flush(rx, out);
-        self.last_reply = None;
+        self.deliver_merged(now, rx, out);
+        self.close_bundles(now, out);
     }
 
     /// The oldest event that was not taken yet.

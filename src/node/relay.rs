@@ -3,15 +3,14 @@
 use std::ops::Range;
 
 use super::Node;
-use super::from_underlay::Arrival;
+use super::from_underlay::{Arrival, Datagrams};
 use super::peer::by_id;
 use crate::batch::{Forward, Output, RxBatch, Target};
 use crate::id::PeerIndex;
 use crate::path::Path;
-use crate::telemetry::DropReason;
+use crate::telemetry::{DropReason, Tally};
 use crate::time::Instant;
-use crate::tunnel::RelayOpened;
-use crate::wire::{self, MessageType, RelayRepr};
+use crate::wire::{self, RelayHeader, RelayRepr};
 
 /// A token bucket for what we give to relaying.
 #[derive(Debug)]
@@ -49,85 +48,143 @@ impl RelayBucket {
 }
 
 impl Node {
-    /// Opens the relay header; then delivers what is inside, or sends it on.
+    /// Opens the headers of relay datagrams in a row that one hop authenticated and that have one
+    /// way to go; then handles what is inside, or sends them on. All is looked up once. False when
+    /// the first one is none such.
+    pub(super) fn relay_run(
+        &mut self,
+        now: Instant,
+        arrival: &Arrival,
+        rest: &mut Datagrams,
+        rx: &mut RxBatch,
+        out: &mut Output,
+    ) -> bool {
+        let buffer = &rx.slots[arrival.slot].buffer;
+        let header = |range: Range<usize>| RelayHeader::parse(&buffer[range]).ok();
+        let Some(first) = rest.first().and_then(header) else { return false };
+        if arrival.relay.is_some() {
+            return false;
+        }
+        let Ok(mut opener) = self.tunnels.opener(now, first.receiver_index) else { return false };
+        let hop = opener.peer();
+        let mut run = Datagrams { end: rest.start, ..*rest };
+        let mut heard = Tally::default();
+        while let Some(range) = rest.first()
+            && let Some(header) = header(range.clone())
+            && (header.receiver_index, header.path) == (first.receiver_index, first.path)
+            && header.repr.is_same_way(&first.repr)
+        {
+            if let Err(reason) = opener.open_relay(now, &header, &buffer[range.clone()]) {
+                self.counters.drop(reason);
+                rest.advance();
+                // What was opened before is dealt with first.
+                break;
+            }
+            rest.advance();
+            run.end = range.end;
+            heard.add(1, range.len() as u64);
+        }
+        if heard.packets == 0 {
+            return true;
+        }
+        self.tunnels.heard(now, hop, first.receiver_index);
+        self.heard(now, hop, first.path, arrival, heard);
+        let result = if first.repr.dst == self.id {
+            self.handle_last_hop(now, arrival, hop, &first.repr, run, rx, out)
+        } else {
+            self.send_on(now, arrival, hop, &first.repr, run, rx, out)
+        };
+        if let Err(reason) = result {
+            self.counters.drop_many(reason, heard.packets);
+        }
+        true
+    }
+
+    /// Why a relay datagram was not part of a run.
     pub(super) fn handle_relay(
         &mut self,
         now: Instant,
         arrival: &Arrival,
         range: Range<usize>,
-        rx: &mut RxBatch,
-        out: &mut Output,
+        rx: &RxBatch,
     ) -> Result<(), DropReason> {
-        let datagram = &mut rx.slots[arrival.slot].buffer[range.clone()];
-        let opened = self.tunnels.open_relay(now, datagram)?;
-        self.heard(now, opened.hop, opened.hop_path, arrival, range.len());
-        if opened.repr.dst == self.id {
-            let inner = range.start + opened.inner.start..range.start + opened.inner.end;
-            self.handle_last_hop(now, arrival, &opened, inner, rx, out)
-        } else {
-            self.send_on(now, arrival, &opened, range, rx, out)
-        }
+        let header = RelayHeader::parse(&rx.slots[arrival.slot].buffer[range])?;
+        self.tunnels.opener(now, header.receiver_index).map(|_| ())
     }
 
+    #[expect(clippy::too_many_arguments, reason = "datagrams are where they lie and their way")]
     fn handle_last_hop(
         &mut self,
         now: Instant,
         arrival: &Arrival,
-        opened: &RelayOpened,
-        inner: Range<usize>,
+        hop: PeerIndex,
+        repr: &RelayRepr,
+        run: Datagrams,
         rx: &mut RxBatch,
         out: &mut Output,
     ) -> Result<(), DropReason> {
-        if opened.repr.hop_limit != wire::relay::HOP_LIMIT - 1 {
+        if repr.hop_limit != wire::relay::HOP_LIMIT - 1 {
             return Err(DropReason::RelayHopLimit);
         }
-        let source = by_id(&self.ids, opened.repr.src).ok_or(DropReason::RelaySpoofed)?;
-        if source == opened.hop {
+        let source = by_id(&self.ids, repr.src).ok_or(DropReason::RelaySpoofed)?;
+        if source == hop {
             return Err(DropReason::RelaySpoofed);
         }
-        let arrival = Arrival { relay: Some((opened.hop, source)), ..*arrival };
-        let datagram = &rx.slots[arrival.slot].buffer[inner.clone()];
-        if wire::peek(datagram)? == MessageType::Data {
-            self.handle_data(now, &arrival, inner, rx, out)
-        } else {
-            self.handle_handshake(now, &arrival, inner, rx, out)
-        }
+        let arrival = Arrival { relay: Some((hop, source)), ..*arrival };
+        let mut inner = Datagrams { offset: wire::RELAY_OVERHEAD, ..run };
+        self.handle_rest(now, &arrival, &mut inner, rx, out);
+        Ok(())
     }
 
-    /// We are the relay: the datagram leaves from where it lies, with a header for its last hop.
+    /// We are the relay: the datagrams leave from where they lie, with headers for the last hop.
+    /// Fails only before the first one.
+    #[expect(clippy::too_many_arguments, reason = "datagrams are where they lie and their way")]
     fn send_on(
         &mut self,
         now: Instant,
         arrival: &Arrival,
-        opened: &RelayOpened,
-        range: Range<usize>,
+        hop: PeerIndex,
+        repr: &RelayRepr,
+        mut run: Datagrams,
         rx: &mut RxBatch,
         out: &mut Output,
     ) -> Result<(), DropReason> {
-        let from = &self.peers[opened.hop.usize()];
-        if opened.repr.src != from.id {
+        let from = &self.peers[hop.usize()];
+        if repr.src != from.id {
             return Err(DropReason::RelaySpoofed);
         }
-        if opened.repr.hop_limit != wire::relay::HOP_LIMIT {
+        if repr.hop_limit != wire::relay::HOP_LIMIT {
             return Err(DropReason::RelayHopLimit);
         }
         if !from.may_relay {
             return Err(DropReason::RelayRefused);
         }
-        let to = by_id(&self.ids, opened.repr.dst).ok_or(DropReason::RelayUnknownDestination)?;
-        if to == opened.hop {
+        let to = by_id(&self.ids, repr.dst).ok_or(DropReason::RelayUnknownDestination)?;
+        if to == hop {
             return Err(DropReason::RelayUnknownDestination);
         }
         let (path, target) = self.last_hop(to, arrival.tos).ok_or(DropReason::RelayNoLink)?;
-        if !self.relay_bucket.take(now, range.len()) {
-            return Err(DropReason::RelayRateLimited);
+        let mut sealer = self.tunnels.relay_sealer(now, to, path.into())?;
+        while let Some(range) = run.first() {
+            run.advance();
+            let datagram = &mut rx.slots[arrival.slot].buffer[range.clone()];
+            let sealed = if self.relay_bucket.take(now, range.len()) {
+                // Class and flow are each datagram's own.
+                RelayHeader::parse(datagram).and_then(|RelayHeader { repr, .. }| {
+                    let hop_limit = wire::relay::HOP_LIMIT - 1;
+                    sealer.seal(&RelayRepr { hop_limit, ..repr }, datagram)
+                })
+            } else {
+                Err(DropReason::RelayRateLimited)
+            };
+            if let Err(reason) = sealed {
+                self.counters.drop(reason);
+                continue;
+            }
+            self.counters.relayed.add(1, range.len() as u64);
+            self.counters.underlay_tx.add(1, range.len() as u64);
+            queue_forward(arrival.slot as u16, range, target, out);
         }
-        let repr = RelayRepr { hop_limit: opened.repr.hop_limit - 1, ..opened.repr };
-        let datagram = &mut rx.slots[arrival.slot].buffer[range.clone()];
-        self.tunnels.seal_relay(now, to, path.into(), &repr, datagram)?;
-        self.counters.relayed.add(1, range.len() as u64);
-        self.counters.underlay_tx.add(1, range.len() as u64);
-        queue_forward(arrival.slot as u16, range, target, out);
         Ok(())
     }
 

@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use super::{Headers, Vnet, protocol};
+use super::{Gso, Headers, Vnet, protocol};
 use crate::telemetry::DropReason;
 
 const IPV4_CHECKSUM: usize = 10;
@@ -160,6 +160,20 @@ pub fn is_partial(headers: &Headers, vnet: &Vnet) -> bool {
         && vnet.checksum_start == headers.l4
         && headers.checksum_at()
             == Some(usize::from(vnet.checksum_start) + usize::from(vnet.checksum_offset))
+}
+
+/// The offload header of a single packet whose upper-layer checksum is partial. `None` for what
+/// cannot have one that a flag alone describes: a fragment, or neither TCP nor UDP.
+pub fn partial_vnet(headers: &Headers) -> Option<Vnet> {
+    let (Some(at), None) = (headers.checksum_at(), headers.fragment) else { return None };
+    matches!(headers.protocol, protocol::TCP | protocol::UDP).then_some(Vnet {
+        needs_checksum: true,
+        gso: Gso::None,
+        header_len: headers.payload,
+        segment_size: 0,
+        checksum_start: headers.l4,
+        checksum_offset: at as u16 - headers.l4,
+    })
 }
 
 /// True when the upper-layer checksum is right, or there is none to judge: another protocol, a

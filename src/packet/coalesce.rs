@@ -5,9 +5,13 @@
 //! GRO in Linux: a train taken apart again gives the same packets, but for the identification of
 //! IPv4 packets that may not be fragmented, which means nothing (RFC 6864).
 
+use std::collections::VecDeque;
+use std::ops::Range;
+
 use super::checksum::{self, put};
 use super::{Gso, Headers, Vnet, protocol, tcp_flag};
-use crate::batch::{Output, Part, RxBatch, TunWrite};
+use crate::batch::{Output, Part, RxBatch};
+use crate::id::PeerIndex;
 
 const NO_HASH: u32 = 0;
 const IPV4_LEN: usize = 2;
@@ -20,6 +24,9 @@ const TCP_FLAGS: usize = 13;
 const TCP_CHECKSUM: usize = 16;
 const UDP_LEN: usize = 4;
 const UDP_CHECKSUM: usize = 6;
+
+/// Requests to a NAT are read one by one (RFC 6887 section 19).
+const PCP_PORT: u16 = 5_351;
 
 /// Flags with which a segment ends its train.
 const ENDING: u8 = tcp_flag::FIN | tcp_flag::PSH;
@@ -35,10 +42,41 @@ pub struct Offload {
     pub udp: bool,
 }
 
+/// A packet that came out of a tunnel.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrived {
+    /// Where it lies in a receive buffer.
+    pub at: Part,
+    /// What its headers say.
+    pub headers: Headers,
+    /// Who sealed it: packets of different peers are never merged.
+    pub peer: PeerIndex,
+    /// Its upper-layer checksum is a partial one (of TCP or UDP, not of a fragment).
+    pub partial: bool,
+}
+
+/// A packet or super-packet that is complete.
+#[derive(Clone, Debug)]
+pub struct Merged {
+    /// Who sealed its packets.
+    pub peer: PeerIndex,
+    /// Those of the whole.
+    pub headers: Headers,
+    /// The offload header that goes with it.
+    pub vnet: Vnet,
+    /// Its pieces, a range of [`Output::parts`]. The first one holds all the headers.
+    pub parts: Range<usize>,
+    /// How many packets it is made of.
+    pub packets: u32,
+}
+
 /// One super-packet under way.
 #[derive(Debug)]
 struct Train {
     first: Part,
+    peer: PeerIndex,
+    /// The first packet came with a partial checksum.
+    partial: bool,
     headers: Headers,
     /// Payload bytes of each packet but the last.
     segment_size: u32,
@@ -55,8 +93,11 @@ struct Train {
     parts: Vec<Part>,
 }
 
-/// Merges the packets of one turn, given in the order of arrival, into as few TUN writes as
+/// Merges the packets of one turn, given in the order of arrival, into as few super-packets as
 /// possible. Within a flow the order is kept; between flows it may change.
+///
+/// What is complete waits in a queue; [`Self::pop`] is to be called after each [`Self::push`] and
+/// [`Self::flush`] until it yields nothing.
 #[derive(Debug)]
 pub struct Coalescer {
     trains: Vec<Train>,
@@ -65,6 +106,7 @@ pub struct Coalescer {
     used: usize,
     victim: usize,
     offload: Offload,
+    ready: VecDeque<Merged>,
 }
 
 impl Coalescer {
@@ -82,6 +124,8 @@ impl Coalescer {
         let trains = (0..Self::MAX_FLOWS)
             .map(|_| Train {
                 first: nothing,
+                peer: PeerIndex(0),
+                partial: false,
                 headers: NO_HEADERS,
                 segment_size: 0,
                 total_len: 0,
@@ -92,7 +136,8 @@ impl Coalescer {
                 parts: Vec::with_capacity(Self::MAX_PACKETS),
             })
             .collect();
-        Self { trains, hashes: [NO_HASH; Self::MAX_FLOWS], used: 0, victim: 0, offload }
+        let ready = VecDeque::with_capacity(4 * Self::MAX_FLOWS);
+        Self { trains, hashes: [NO_HASH; Self::MAX_FLOWS], used: 0, victim: 0, offload, ready }
     }
 
     /// Changes which super-packets are made, for a kernel that refused one. What is under way is
@@ -101,34 +146,28 @@ impl Coalescer {
         self.offload = offload;
     }
 
-    /// Takes a packet that lies at `at` in a receive buffer and is described by `headers`: as it is
-    /// by then, so a packet whose addresses or ports were rewritten is to be parsed again before.
+    /// Takes a packet that lies in a receive buffer and is described by its headers. One that is not
+    /// to be merged is complete by itself, behind those of its flow that came before.
     ///
-    /// `checksum_ok` says that the upper-layer checksum need not be verified, because the packet
-    /// is authentic and its sender vouches for it. A packet that is not to be merged is written as
-    /// it is, behind those of its flow that came before.
-    pub fn push(
-        &mut self,
-        rx: &mut RxBatch,
-        out: &mut Output,
-        at: Part,
-        headers: &Headers,
-        checksum_ok: bool,
-    ) {
-        let at = Part { end: at.start + headers.total_len, ..at };
-        let Some(packet) = bytes(rx, at) else {
+    /// Its complete checksum is verified before it is merged; a partial one its sender, who
+    /// authenticated it, vouches for.
+    pub fn push(&mut self, rx: &mut RxBatch, out: &mut Output, packet: &Arrived) {
+        let headers = &packet.headers;
+        let at = Part { end: packet.at.start + headers.total_len, ..packet.at };
+        let packet = Arrived { at, ..*packet };
+        let Some(bytes) = bytes(rx, at) else {
             debug_assert!(false, "the packet lies in no receive buffer");
             return;
         };
         if headers.ports.is_none() || headers.fragment.is_some() {
             // A fragment does not say to which flow it belongs.
             self.flush_between(rx, out, headers);
-            return write(out, at, headers.is_ipv6());
+            return self.emit_single(out, &packet);
         }
-        let mergeable = self.is_mergeable(packet, headers);
+        let mergeable = self.is_mergeable(bytes, headers);
         let hash = flow_hash(headers);
-        if let Some(index) = self.find(hash, headers) {
-            if mergeable && self.trains[index].append(rx, at, headers, checksum_ok) {
+        if let Some(index) = self.find(hash, packet.peer, headers) {
+            if mergeable && self.trains[index].append(rx, &packet) {
                 if self.trains[index].is_complete() {
                     self.emit(index, rx, out);
                 }
@@ -137,17 +176,27 @@ impl Coalescer {
             self.emit(index, rx, out);
         }
         if !mergeable || headers.tcp_flags & ENDING != 0 {
-            return write(out, at, headers.is_ipv6());
+            return self.emit_single(out, &packet);
         }
-        self.begin(rx, out, at, hash, headers, checksum_ok);
+        self.begin(rx, out, hash, &packet);
     }
 
-    /// Writes out all that is under way; to be called before the receive buffers are reused.
+    /// Completes all that is under way; to be called before the receive buffers are reused.
     pub fn flush(&mut self, rx: &mut RxBatch, out: &mut Output) {
         for train in &mut self.trains[..self.used] {
-            train.write(rx, out);
+            self.ready.push_back(train.finish(rx, out));
         }
         self.used = 0;
+    }
+
+    /// The next one that is complete.
+    pub fn pop(&mut self) -> Option<Merged> {
+        self.ready.pop_front()
+    }
+
+    /// True when it is time to call [`Self::pop`].
+    pub fn is_crowded(&self) -> bool {
+        self.ready.len() >= Self::MAX_FLOWS
     }
 
     /// True when nothing is under way.
@@ -168,7 +217,9 @@ impl Coalescer {
             protocol::UDP => {
                 let l4 = usize::from(headers.l4);
                 let len = checksum::get(packet, l4 + UDP_LEN).map(usize::from);
+                let ports = headers.ports;
                 self.offload.udp
+                    && ports.is_none_or(|ports| ports.dst != PCP_PORT)
                     && len == Some(headers.payload_len() + 8)
                     && checksum::get(packet, l4 + UDP_CHECKSUM) != Some(0)
             }
@@ -176,10 +227,11 @@ impl Coalescer {
         }
     }
 
-    fn find(&self, hash: u32, headers: &Headers) -> Option<usize> {
+    fn find(&self, hash: u32, peer: PeerIndex, headers: &Headers) -> Option<usize> {
         let hashes = self.hashes.get(..self.used)?;
         let same = |train: &Train| {
             train.headers.ports == headers.ports
+                && train.peer == peer
                 && train.headers.protocol == headers.protocol
                 && train.headers.source == headers.source
                 && train.headers.destination == headers.destination
@@ -188,36 +240,31 @@ impl Coalescer {
         hashes.iter().enumerate().position(matches)
     }
 
-    fn begin(
-        &mut self,
-        rx: &mut RxBatch,
-        out: &mut Output,
-        at: Part,
-        hash: u32,
-        headers: &Headers,
-        checksum_ok: bool,
-    ) {
+    fn begin(&mut self, rx: &mut RxBatch, out: &mut Output, hash: u32, packet: &Arrived) {
         if self.used == Self::MAX_FLOWS {
             self.victim = (self.victim + 1) % Self::MAX_FLOWS;
             self.emit(self.victim, rx, out);
         }
-        let Some(packet) = bytes(rx, at) else { return };
+        let headers = &packet.headers;
+        let Some(bytes) = bytes(rx, packet.at) else { return };
         let train = &mut self.trains[self.used];
         self.hashes[self.used] = hash;
         self.used += 1;
-        train.first = at;
+        train.first = packet.at;
+        train.peer = packet.peer;
+        train.partial = packet.partial;
         train.headers = *headers;
         train.segment_size = headers.payload_len() as u32;
         train.total_len = headers.total_len;
-        train.next_seq = seq_of(packet, headers).wrapping_add(headers.payload_len() as u32);
-        train.next_id = checksum::get(packet, IPV4_ID).unwrap_or(0).wrapping_add(1);
+        train.next_seq = seq_of(bytes, headers).wrapping_add(headers.payload_len() as u32);
+        train.next_id = checksum::get(bytes, IPV4_ID).unwrap_or(0).wrapping_add(1);
         train.last_flags = headers.tcp_flags;
-        train.checksum_ok = checksum_ok;
+        train.checksum_ok = packet.partial;
         train.parts.clear();
     }
 
-    /// Writes out the trains between the two hosts of `headers`.
-    fn flush_between(&mut self, rx: &mut RxBatch, out: &mut Output, headers: &Headers) {
+    /// Completes the trains between the two hosts of `headers`.
+    pub fn flush_between(&mut self, rx: &mut RxBatch, out: &mut Output, headers: &Headers) {
         for index in (0..self.used).rev() {
             let train = &self.trains[index].headers;
             if train.source == headers.source && train.destination == headers.destination {
@@ -226,9 +273,15 @@ impl Coalescer {
         }
     }
 
-    /// Writes out one train; the last one takes its place in the table.
+    /// A packet by itself.
+    fn emit_single(&mut self, out: &mut Output, packet: &Arrived) {
+        let Arrived { at, headers, peer, partial } = *packet;
+        self.ready.push_back(single(out, at, headers, peer, partial));
+    }
+
+    /// Completes one train; the last one takes its place in the table.
     fn emit(&mut self, index: usize, rx: &mut RxBatch, out: &mut Output) {
-        self.trains[index].write(rx, out);
+        self.ready.push_back(self.trains[index].finish(rx, out));
         self.used -= 1;
         self.trains.swap(index, self.used);
         self.hashes.swap(index, self.used);
@@ -237,7 +290,8 @@ impl Coalescer {
 
 impl Train {
     /// Appends the packet if it continues the train; its flow is known to be the same.
-    fn append(&mut self, rx: &RxBatch, at: Part, headers: &Headers, checksum_ok: bool) -> bool {
+    fn append(&mut self, rx: &RxBatch, packet: &Arrived) -> bool {
+        let Arrived { at, headers, partial, .. } = packet;
         let len = headers.payload_len() as u32;
         if len > self.segment_size
             || self.total_len + len > Coalescer::MAX_LEN
@@ -245,7 +299,7 @@ impl Train {
         {
             return false;
         }
-        let (Some(first), Some(packet)) = (bytes(rx, self.first), bytes(rx, at)) else {
+        let (Some(first), Some(packet)) = (bytes(rx, self.first), bytes(rx, *at)) else {
             return false;
         };
         if !self.continues(first, packet, headers) {
@@ -254,10 +308,10 @@ impl Train {
         if !self.checksum_ok {
             self.checksum_ok = checksum::is_right(first, &self.headers);
         }
-        if !self.checksum_ok || !(checksum_ok || checksum::is_right(packet, headers)) {
+        if !self.checksum_ok || !(*partial || checksum::is_right(packet, headers)) {
             return false;
         }
-        self.parts.push(Part { start: at.start + u32::from(headers.payload), ..at });
+        self.parts.push(Part { start: at.start + u32::from(headers.payload), ..*at });
         self.total_len += len;
         self.next_seq = self.next_seq.wrapping_add(len);
         self.next_id = self.next_id.wrapping_add(1);
@@ -292,20 +346,22 @@ impl Train {
             && first[options.clone()] == packet[options]
     }
 
-    fn write(&mut self, rx: &mut RxBatch, out: &mut Output) {
+    fn finish(&mut self, rx: &mut RxBatch, out: &mut Output) -> Merged {
         if self.parts.is_empty() {
-            return write(out, self.first, self.headers.is_ipv6());
+            return single(out, self.first, self.headers, self.peer, self.partial);
         }
         let vnet = self.patch_header(rx);
         let first = out.parts.len();
         out.parts.push(self.first);
         out.parts.extend_from_slice(&self.parts);
-        out.tun_writes.push(TunWrite {
+        let flags = self.headers.tcp_flags | self.last_flags & ENDING;
+        Merged {
+            peer: self.peer,
+            headers: Headers { total_len: self.total_len, tcp_flags: flags, ..self.headers },
             vnet,
-            ipv6: self.headers.is_ipv6(),
             parts: first..out.parts.len(),
-            segments: self.parts.len() as u32 + 1,
-        });
+            packets: self.parts.len() as u32 + 1,
+        }
     }
 
     /// True when nothing may follow.
@@ -369,12 +425,13 @@ const NO_HEADERS: Headers = Headers {
     has_options: false,
 };
 
-/// Writes one packet as it is, with complete checksums.
-fn write(out: &mut Output, at: Part, ipv6: bool) {
+/// One packet as it is.
+fn single(out: &mut Output, at: Part, headers: Headers, peer: PeerIndex, partial: bool) -> Merged {
     let first = out.parts.len();
     out.parts.push(at);
-    let vnet = Vnet::default();
-    out.tun_writes.push(TunWrite { vnet, ipv6, parts: first..first + 1, segments: 1 });
+    let vnet = if partial { checksum::partial_vnet(&headers) } else { None };
+    let vnet = vnet.unwrap_or_default();
+    Merged { peer, headers, vnet, parts: first..first + 1, packets: 1 }
 }
 
 fn bytes(rx: &RxBatch, at: Part) -> Option<&[u8]> {
@@ -432,15 +489,18 @@ mod tests {
         coalescer: Coalescer,
         ends: [u32; 2],
         pushed: usize,
+        merged: Vec<Merged>,
+        peer: PeerIndex,
     }
 
     impl Bench {
         fn new(offload: Offload) -> Self {
             let (rx, out) = (RxBatch::new(2), Output::new(1));
-            Self { rx, out, coalescer: Coalescer::new(offload), ends: [0; 2], pushed: 0 }
+            let coalescer = Coalescer::new(offload);
+            Self { rx, out, coalescer, ends: [0; 2], pushed: 0, merged: vec![], peer: PeerIndex(0) }
         }
 
-        fn push(&mut self, packet: &[u8], checksum_ok: bool) {
+        fn push(&mut self, packet: &[u8], partial: bool) {
             // Several in a row in one receive buffer, some bytes between them.
             let slot = self.pushed / 5 % 2;
             let start = self.ends[slot] + 48;
@@ -449,19 +509,25 @@ mod tests {
             (self.ends[slot], self.pushed) = (end, self.pushed + 1);
             let at = Part { slot: slot as u16, start, end };
             let headers = Headers::parse(packet).unwrap();
-            self.coalescer.push(&mut self.rx, &mut self.out, at, &headers, checksum_ok);
+            self.take(&Arrived { at, headers, peer: self.peer, partial });
+        }
+
+        fn take(&mut self, packet: &Arrived) {
+            self.coalescer.push(&mut self.rx, &mut self.out, packet);
+            self.merged.extend(std::iter::from_fn(|| self.coalescer.pop()));
         }
 
         /// Each TUN write: its offload header, its bytes, its number of packets.
         fn finish(mut self) -> Vec<(Vnet, Vec<u8>, u32)> {
             self.coalescer.flush(&mut self.rx, &mut self.out);
             assert!(self.coalescer.is_empty());
-            let writes = self.out.tun_writes.iter().map(|write| {
-                let parts = self.out.parts[write.parts.clone()].iter();
+            self.merged.extend(std::iter::from_fn(|| self.coalescer.pop()));
+            let writes = self.merged.iter().map(|merged| {
+                let parts = self.out.parts[merged.parts.clone()].iter();
                 let frame: Vec<u8> =
                     parts.flat_map(|&part| self.out.part(&self.rx, part)).copied().collect();
-                assert_eq!(write.ipv6, frame[0] >> 4 == 6);
-                (write.vnet, frame, write.segments)
+                assert_eq!(Headers::parse(&frame), Ok(merged.headers));
+                (merged.vnet, frame, merged.packets)
             });
             writes.collect()
         }
@@ -564,13 +630,74 @@ mod tests {
         }
     }
 
+    /// The packet as a sender leaves it that completes nothing.
+    fn partial(mut packet: Vec<u8>) -> Vec<u8> {
+        crate::packet::testing::make_partial(&mut packet);
+        packet
+    }
+
+    #[test]
+    fn partial_and_complete_checksums_mix_in_a_train() {
+        for ipv6 in [false, true] {
+            for first in [true, false] {
+                let packets = tcp_train(ipv6, &[50, 50, 50, 50]);
+                let mut bench = Bench::new(ALL);
+                for (index, packet) in packets.iter().enumerate() {
+                    if (index % 2 == 0) == first {
+                        bench.push(&partial(packet.clone()), true);
+                    } else {
+                        bench.push(packet, false);
+                    }
+                }
+                let writes = bench.finish();
+                assert_eq!(writes.iter().map(|write| write.2).collect::<Vec<_>>(), [4]);
+                assert_eq!(segments(&writes[0]), packets);
+            }
+        }
+    }
+
+    #[test]
+    fn a_partial_packet_that_stays_alone_is_left_to_the_kernel() {
+        let packet = Sample::udp(true, &[1; 50]).bytes();
+        let mut bench = Bench::new(ALL);
+        bench.push(&partial(packet.clone()), true);
+        let writes = bench.finish();
+        assert!(writes[0].0.needs_checksum);
+        assert_eq!(segments(&writes[0]), [packet]);
+    }
+
+    #[test]
+    fn requests_to_a_nat_are_not_merged() {
+        let mut bench = Bench::new(ALL);
+        for id in 7..9 {
+            let mut sample = Sample { id, ..Sample::udp(false, &[1; 24]) };
+            sample.ports.1 = PCP_PORT;
+            bench.push(&sample.bytes(), false);
+        }
+        let counts: Vec<_> = bench.finish().iter().map(|write| write.2).collect();
+        assert_eq!(counts, [1, 1]);
+    }
+
+    #[test]
+    fn packets_of_different_peers_are_not_merged() {
+        let packets = tcp_train(false, &[50, 50, 50]);
+        let mut bench = Bench::new(ALL);
+        for (index, packet) in packets.iter().enumerate() {
+            bench.peer = PeerIndex(index as u16 / 2);
+            bench.push(packet, true);
+        }
+        let mut counts: Vec<_> = bench.finish().iter().map(|write| write.2).collect();
+        counts.sort_unstable();
+        assert_eq!(counts, [1, 2]);
+    }
+
     #[test]
     fn a_udp_checksum_of_none_stays_none() {
         let mut bench = Bench::new(ALL);
         let mut packet = Sample::udp(false, &[1; 50]).bytes();
         put(&mut packet, 26, 0);
         for _ in 0..2 {
-            bench.push(&packet, true);
+            bench.push(&packet, false);
         }
         let writes = bench.finish();
         assert_eq!(writes.iter().map(|write| write.2).collect::<Vec<_>>(), [1, 1]);
@@ -689,7 +816,7 @@ mod tests {
         #[test]
         fn damaged_packets_are_neither_lost_nor_a_reason_to_panic(
             steps in prop::collection::vec((any_step(), 0..70usize, any::<u8>()), 1..60),
-            checksum_ok: bool,
+            partial: bool,
         ) {
             let mut bench = Bench::new(ALL);
             let mut state = [(u32::MAX - 100, u16::MAX - 3); 6];
@@ -701,7 +828,7 @@ mod tests {
                     packet[at] = byte;
                 }
                 if Headers::parse(&packet).is_ok() {
-                    bench.push(&packet, checksum_ok);
+                    bench.push(&packet, partial);
                     pushed += 1;
                 }
             }
@@ -712,7 +839,7 @@ mod tests {
         #[test]
         fn taken_apart_again_each_flow_is_what_it_was(
             steps in prop::collection::vec(any_step(), 1..80),
-            checksum_ok: bool,
+            vouched: bool,
         ) {
             let mut bench = Bench::new(ALL);
             let mut state = [(u32::MAX - 100, u16::MAX - 3); 6];
@@ -720,7 +847,8 @@ mod tests {
             for step in steps {
                 let (seq, id) = &mut state[step.flow];
                 let packet = packet_of(step, seq, id);
-                bench.push(&packet, checksum_ok);
+                let pushed = if vouched { partial(packet.clone()) } else { packet.clone() };
+                bench.push(&pushed, vouched);
                 expected.entry(step.flow as u16).or_default().push(essence(packet));
             }
             let mut found: BTreeMap<u16, Vec<Vec<u8>>> = BTreeMap::new();

@@ -26,7 +26,7 @@ mod segment;
 pub(crate) mod testing;
 mod vnet;
 
-pub use coalesce::{Coalescer, Offload};
+pub use coalesce::{Arrived, Coalescer, Merged, Offload};
 pub use ecn::Ecn;
 pub use fragment::Fragmenter;
 pub use parse::{Fragment, Headers, IcmpKind, MAX_EXTENSIONS, Ports, protocol, tcp_flag};

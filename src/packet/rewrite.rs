@@ -1,8 +1,10 @@
 //! Changes to a packet in place; every checksum follows incrementally.
 //!
 //! All functions take the frame together with the [`Headers`] parsed from it and change only bytes:
-//! the headers keep the old values, and whoever goes on with them updates or parses them. Where a [`Vnet`] is asked for, it is the one the frame came
-//! with: in a partial checksum ports do not count. After an error nothing was changed.
+//! the headers keep the old values, and whoever goes on with them updates or parses them. Where a
+//! [`Vnet`] is asked for, it is the one the frame came with: in a partial checksum ports do not
+//! count. Of a super-packet that lies in pieces the first one, with all the headers, suffices where
+//! no quoted packet is asked about. After an error nothing was changed.
 
 use std::net::IpAddr;
 
@@ -189,7 +191,7 @@ fn set_end(
     port: Option<u16>,
 ) -> Result<(), DropReason> {
     let port_at = port_place(headers, end, port)?;
-    if frame.len() < headers.total_len as usize {
+    if frame.len() < usize::from(headers.payload) {
         return Err(DropReason::Malformed);
     }
     let addresses = set_address(frame, headers, end, address)?;
@@ -522,8 +524,9 @@ mod tests {
             words: [u16; 3],
         ) {
             let mut packet = error_about(&sample.bytes(), 100);
+            let len = packet.len().min(60);
             for (at, byte) in damage {
-                packet[at % 60] = byte;
+                packet[at % len] = byte;
             }
             let Ok(headers) = Headers::parse(&packet) else { return Ok(()) };
             let vnet = Vnet {

@@ -1,5 +1,5 @@
 //! A TUN frame into the packets that go through the tunnel (what a network card does for TSO and
-//! USO), each with complete checksums.
+//! USO), each with a complete checksum, or with the partial one that the far end's kernel completes.
 
 use super::checksum::{self, Sum, put};
 use super::{Gso, Headers, Vnet, protocol, tcp_flag};
@@ -41,8 +41,12 @@ pub struct Segmenter<'f> {
     count: usize,
     /// IPv4 header without length, identification and checksum.
     ip_sum: Sum,
-    /// Pseudo-header without length, and upper-layer header without what differs by segment.
+    /// Pseudo-header without length.
+    pseudo_sum: Sum,
+    /// That, and the upper-layer header without what differs by segment.
     upper_sum: Sum,
+    /// Upper-layer checksums are left partial.
+    partial: bool,
     /// Sequence number, or IPv4 identification, of the first segment.
     first_seq: u32,
     first_id: u16,
@@ -106,7 +110,9 @@ impl<'f> Segmenter<'f> {
             segment_size,
             count,
             ip_sum: Sum::ZERO,
+            pseudo_sum: Sum::ZERO,
             upper_sum: Sum::ZERO,
+            partial: false,
             first_seq: 0,
             first_id: 0,
             flags: 0,
@@ -114,6 +120,20 @@ impl<'f> Segmenter<'f> {
         segmenter.validate()?;
         segmenter.precompute();
         Ok(segmenter)
+    }
+
+    /// Leaves the upper-layer checksums partial where that can be told in one bit: of TCP and UDP,
+    /// and of a single packet only if it came so. Spares the sum over the payload. True when all
+    /// packets have partial checksums now; whoever passes them on has to complete them.
+    pub fn leave_partial(&mut self) -> bool {
+        self.partial = match self.kind {
+            Kind::Tcp | Kind::Udp => true,
+            Kind::Whole => {
+                matches!(self.headers.protocol, protocol::TCP | protocol::UDP)
+                    && checksum::is_partial(&self.headers, &self.vnet)
+            }
+        };
+        self.partial
     }
 
     /// Trusts nothing in the virtio header that the packet does not bear out.
@@ -162,8 +182,8 @@ impl<'f> Segmenter<'f> {
         }
         let Headers { source, destination, protocol, .. } = self.headers;
         let upper = &self.frame[l4..usize::from(self.headers.payload)];
-        let pseudo = checksum::pseudo_header(source, destination, protocol, 0);
-        self.upper_sum = pseudo.bytes(&upper[..TCP_SEQ]);
+        self.pseudo_sum = checksum::pseudo_header(source, destination, protocol, 0);
+        self.upper_sum = self.pseudo_sum.bytes(&upper[..TCP_SEQ]);
         if self.kind == Kind::Tcp {
             let seq = [word(l4 + TCP_SEQ), word(l4 + TCP_SEQ + 2)];
             self.first_seq = u32::from(seq[0]) << 16 | u32::from(seq[1]);
@@ -200,6 +220,7 @@ impl<'f> Segmenter<'f> {
         header.copy_from_slice(&self.frame[..header_len]);
         data.copy_from_slice(payload);
         match self.kind {
+            Kind::Whole if self.partial => {}
             Kind::Whole => {
                 // Was found to be possible when the segmenter was made.
                 let _ = checksum::complete_partial(out, &self.headers, &self.vnet);
@@ -251,15 +272,23 @@ impl<'f> Segmenter<'f> {
         put(header, l4 + TCP_SEQ, high);
         put(header, l4 + TCP_SEQ + 2, low);
         put(header, l4 + TCP_OFFSET_AND_FLAGS, flags);
-        put(header, l4 + TCP_CHECKSUM, sum.bytes(data).checksum());
+        let field = match self.partial {
+            true => self.pseudo_sum.word((len - l4) as u16).fold(),
+            false => sum.bytes(data).checksum(),
+        };
+        put(header, l4 + TCP_CHECKSUM, field);
     }
 
     fn patch_udp(&self, len: usize, header: &mut [u8], data: &[u8]) {
         let l4 = usize::from(self.headers.l4);
         let udp_len = (len - l4) as u16;
-        let sum = self.upper_sum.word(udp_len).word(udp_len).bytes(data);
         put(header, l4 + UDP_LEN, udp_len);
-        let field = checksum::transport_field(protocol::UDP, sum.checksum());
+        let field = if self.partial {
+            self.pseudo_sum.word(udp_len).fold()
+        } else {
+            let sum = self.upper_sum.word(udp_len).word(udp_len).bytes(data);
+            checksum::transport_field(protocol::UDP, sum.checksum())
+        };
         put(header, l4 + UDP_CHECKSUM, field);
     }
 }
@@ -379,6 +408,22 @@ mod tests {
         assert_eq!(cut(&wrong_len, udp_vnet, 1_500), bad);
     }
 
+    #[test]
+    fn what_came_with_a_complete_checksum_keeps_it() {
+        let none = Sample::udp(false, &[1; 30]);
+        let mut without = none.bytes();
+        put(&mut without, 26, 0);
+        let echo = Sample::new(false, Upper::EchoRequest, &[1; 30]).bytes();
+        for packet in [without, echo, Sample::tcp(true, 5, tcp_flag::ACK, &[1; 30]).bytes()] {
+            let headers = Headers::parse(&packet).unwrap();
+            let mut segmenter = Segmenter::new(&packet, &headers, Vnet::default(), 1_500).unwrap();
+            assert!(!segmenter.leave_partial());
+            let mut out = vec![0; packet.len()];
+            segmenter.write(0, &mut out);
+            assert_eq!(out, packet);
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(256))]
 
@@ -409,6 +454,37 @@ mod tests {
                 stream.extend_from_slice(&packet[Headers::parse(packet).unwrap().payload.into()..]);
             }
             prop_assert_eq!(stream, sample.data);
+        }
+
+        #[test]
+        fn partial_checksums_completed_are_the_complete_ones(
+            sample in any_sample(),
+            segment_size in 20..400u16,
+            max_packet in 120..1500usize,
+            whole: bool,
+        ) {
+            let mut sample = sample;
+            if let Upper::Tcp { flags, .. } = &mut sample.upper {
+                *flags &= !(tcp_flag::SYN | tcp_flag::RST);
+            } else {
+                sample.upper = Upper::Udp;
+            }
+            let (frame, mut vnet) = train(&sample, segment_size);
+            if whole {
+                vnet.gso = Gso::None;
+            }
+            let headers = Headers::parse(&frame).unwrap();
+            let Ok(complete) = cut(&frame, vnet, max_packet) else { return Ok(()) };
+            let mut segmenter = Segmenter::new(&frame, &headers, vnet, max_packet).unwrap();
+            prop_assert!(segmenter.leave_partial());
+            for (index, expected) in complete.iter().enumerate() {
+                let mut packet = vec![0; segmenter.segment_len(index)];
+                segmenter.write(index, &mut packet);
+                let headers = Headers::parse(&packet).unwrap();
+                let vnet = checksum::partial_vnet(&headers).unwrap();
+                checksum::complete_partial(&mut packet, &headers, &vnet).unwrap();
+                prop_assert_eq!(&packet, expected);
+            }
         }
 
         #[test]

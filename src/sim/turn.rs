@@ -3,7 +3,7 @@
 use super::{Arriving, BACKLOG_MAX, Delivery, Happening, NodeNumber, Simulator, Tapped};
 use crate::batch::Target;
 use crate::node::{Node, TunVerdict};
-use crate::packet::Vnet;
+use crate::packet::{Headers, Vnet, checksum};
 use crate::time::Instant;
 
 /// What a turn began with; the audit wants to know.
@@ -27,6 +27,7 @@ impl Simulator {
             audit.begin(node.counters());
         }
         let verdict = node.handle_tun_frame(now, &mut frame, vnet, &mut self.out);
+        debug_assert_ne!(verdict, TunVerdict::Flush, "one frame fits into an empty batch");
         let before = self.deliveries.len();
         if let TunVerdict::WriteBack(_) = verdict {
             self.deliveries.push(Delivery { at: self.now, node: number, packet: frame });
@@ -157,6 +158,10 @@ impl Simulator {
             let mut packet = Vec::new();
             for part in &self.out.parts[write.parts.clone()] {
                 packet.extend_from_slice(self.out.part(&self.rx, *part));
+            }
+            // The kernel does it when the packet leaves.
+            if let Ok(headers) = Headers::parse(&packet) {
+                let _ = checksum::complete_partial(&mut packet, &headers, &write.vnet);
             }
             self.deliveries.push(Delivery { at: self.now, node: number, packet });
         }

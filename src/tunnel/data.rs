@@ -47,6 +47,20 @@ impl Tunnels {
         keys.seal_relay(hop_path, repr, datagram)
     }
 
+    /// What puts relay headers for the hop to `hop` around datagrams; see [`Self::seal_relay`]. To
+    /// be asked for once in each train.
+    pub fn relay_sealer(
+        &mut self,
+        now: Instant,
+        hop: PeerIndex,
+        hop_path: PathId,
+    ) -> Result<RelaySealer<'_>, DropReason> {
+        self.check_sealing(now, hop)?;
+        let state = self.peers.get_mut(hop.usize()).ok_or(DropReason::NoTunnel)?;
+        let keys = state.current.as_deref_mut().ok_or(DropReason::NoTunnel)?;
+        Ok(RelaySealer { keys, path: hop_path })
+    }
+
     /// Whether the current keys of a peer may seal; asks for new ones when they were used a lot.
     fn check_sealing(&mut self, now: Instant, peer: PeerIndex) -> Result<(), DropReason> {
         let state = self.peers.get_mut(peer.usize()).ok_or(DropReason::NoTunnel)?;
@@ -77,6 +91,13 @@ impl Tunnels {
         })
     }
 
+    /// What opens data datagrams of one receiver index, to be asked for once in each train. After it
+    /// opened something, [`Self::heard`] is to be called.
+    pub fn opener(&mut self, now: Instant, receiver_index: u32) -> Result<Opener<'_>, DropReason> {
+        let (peer, keys) = self.keys_for(now, receiver_index)?;
+        Ok(Opener { peer, keys })
+    }
+
     /// Authenticates the hop of a relay datagram. Whether the hop may send it, and the inner
     /// datagram, are for the caller to check. Unless it was authentic and new, nothing changes.
     pub fn open_relay(&mut self, now: Instant, datagram: &[u8]) -> Result<RelayOpened, DropReason> {
@@ -105,7 +126,7 @@ impl Tunnels {
     }
 
     /// Something authentic and new came from a peer, under the keys with this index.
-    fn heard(&mut self, now: Instant, peer: PeerIndex, index: u32) {
+    pub fn heard(&mut self, now: Instant, peer: PeerIndex, index: u32) {
         let Some(state) = self.peers.get_mut(peer.usize()) else { return };
         state.last_received = Some(now);
         state.unanswered_since = None;
@@ -116,5 +137,69 @@ impl Tunnels {
             self.event(TunnelEvent::Established(peer));
             self.expect(now, "new keys");
         }
+    }
+}
+
+/// Opens data datagrams that one set of keys sealed; see [`Tunnels::opener`].
+pub struct Opener<'t> {
+    peer: PeerIndex,
+    keys: &'t mut Keys,
+}
+
+impl Opener<'_> {
+    /// Whose keys they are.
+    pub const fn peer(&self) -> PeerIndex {
+        self.peer
+    }
+
+    /// Opens a datagram in place; `header` is its own, with the receiver index of this opener.
+    /// Unless it was authentic and new, nothing changes but its bytes.
+    pub fn open(
+        &mut self,
+        now: Instant,
+        header: &DataHeader,
+        datagram: &mut [u8],
+    ) -> Result<(), DropReason> {
+        debug_assert_eq!(header.receiver_index, self.keys.local_index, "other keys");
+        self.keys.open_data(now, header, datagram)
+    }
+
+    /// Authenticates the hop of a relay datagram; else as [`Self::open`].
+    pub fn open_relay(
+        &mut self,
+        now: Instant,
+        header: &RelayHeader,
+        datagram: &[u8],
+    ) -> Result<(), DropReason> {
+        debug_assert_eq!(header.receiver_index, self.keys.local_index, "other keys");
+        self.keys.open_relay(now, header, datagram)
+    }
+}
+
+/// Seals relay headers for one hop; see [`Tunnels::relay_sealer`].
+pub struct RelaySealer<'t> {
+    keys: &'t mut Keys,
+    path: PathId,
+}
+
+impl RelaySealer<'_> {
+    /// Puts a header on a datagram, as [`Tunnels::seal_relay`] does.
+    pub fn seal(&mut self, repr: &RelayRepr, datagram: &mut [u8]) -> Result<(), DropReason> {
+        if self.keys.sealed >= REJECT_AFTER_DATAGRAMS {
+            return Err(DropReason::KeyExpired);
+        }
+        self.keys.seal_relay(self.path, repr, datagram).map(|_| ())
+    }
+}
+
+impl std::fmt::Debug for RelaySealer<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RelaySealer").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Opener<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Opener").field("peer", &self.peer).finish_non_exhaustive()
     }
 }

@@ -36,6 +36,7 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::Duration;
 
+pub use data::{Opener, RelaySealer};
 pub use identity::{Identity, PresharedKey};
 pub use keys::Sealer;
 pub use suite::{Suite, Suites};

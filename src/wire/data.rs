@@ -159,6 +159,9 @@ impl Split {
     }
 }
 
+/// Length of the length in front of each packet of a bundle.
+pub const BUNDLE_LEN_LEN: usize = 2;
+
 /// Where in an opened plaintext everything is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Payload {
@@ -196,6 +199,16 @@ impl Payload {
         }
         Ok(Self { copy_id, split, body, report })
     }
+}
+
+/// Where the first packet of a bundle lies.
+pub fn first_of_bundle(bundle: &[u8]) -> Result<Range<usize>, DropReason> {
+    let (len, rest) = bundle.split_first_chunk().ok_or(DropReason::BadControl)?;
+    let len = usize::from(u16::from_be_bytes(*len));
+    if len == 0 || len > rest.len() {
+        return Err(DropReason::BadControl);
+    }
+    Ok(BUNDLE_LEN_LEN..BUNDLE_LEN_LEN + len)
 }
 
 fn require(body: &Range<usize>, len: usize) -> Result<(), DropReason> {

@@ -40,6 +40,11 @@ pub struct RelayRepr {
 }
 
 impl RelayRepr {
+    /// True when both have the same way to go; class and flow may differ.
+    pub fn is_same_way(&self, other: &Self) -> bool {
+        (self.src, self.dst, self.hop_limit) == (other.src, other.dst, other.hop_limit)
+    }
+
     /// The addressing bytes.
     pub fn emit(&self) -> [u8; ADDRESSING_LEN] {
         let mut bytes = [0; ADDRESSING_LEN];

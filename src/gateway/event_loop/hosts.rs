@@ -2,7 +2,7 @@
 
 use anyhow::bail;
 
-use super::{EventLoop, TURN_BYTES};
+use super::{EventLoop, TURN_BYTES, send_all};
 use crate::node::TunVerdict;
 use crate::packet::Vnet;
 use crate::telemetry::DropReason;
@@ -58,6 +58,7 @@ impl EventLoop {
             // Small packets before it do not wait until all of it is sealed.
             let bulky = self.backlog.frame(slot).len >= BULKY;
             if bulky && (1..BULKY).contains(&self.unsent) {
+                self.parts.node.close_bundles(now, &mut self.out);
                 self.send_batch();
             }
             bytes += self.take_frame(now, slot);
@@ -69,23 +70,24 @@ impl EventLoop {
     /// Hands a frame to the node; its length.
     fn take_frame(&mut self, now: Instant, slot: u8) -> usize {
         let frame = self.backlog.frame(slot);
-        let node = &mut self.parts.node;
         let vnet = match frame.vnet.parse() {
             Ok(vnet) => vnet,
             Err(reason) => {
-                node.counters_mut().drop(reason);
+                self.parts.node.counters_mut().drop(reason);
                 return frame.len;
             }
         };
         let bytes = &mut frame.buffer[..frame.len];
         self.unsent += bytes.len();
-        match node.handle_tun_frame(now, bytes, vnet, &mut self.out) {
-            TunVerdict::Consumed => {}
-            TunVerdict::WriteBack(vnet) => {
-                if let Err(reason) = self.parts.tun.write(&vnet, bytes) {
-                    node.counters_mut().drop(reason);
-                }
-            }
+        let mut verdict = self.parts.node.handle_tun_frame(now, bytes, vnet, &mut self.out);
+        while verdict == TunVerdict::Flush {
+            send_all(&mut self.parts, &mut self.out);
+            verdict = self.parts.node.resume_tun_frame(now, bytes, &mut self.out);
+        }
+        if let TunVerdict::WriteBack(vnet) = verdict
+            && let Err(reason) = self.parts.tun.write(&vnet, bytes)
+        {
+            self.parts.node.counters_mut().drop(reason);
         }
         frame.len
     }
