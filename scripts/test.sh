@@ -19,6 +19,7 @@ done
 
 need_rust
 need_lab
+need valgrind=valgrind
 
 passed=0 failed=0 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
@@ -44,6 +45,7 @@ stage lints cargo clippy --workspace --all-targets --locked -- -D warnings
 stage docs env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
 stage unit cargo test --workspace --locked --quiet --lib --bins
 stage integration cargo test -p rongate --locked --quiet --test '*'
+stage budgets cargo bench -p rongate --locked --quiet --bench datapath -- --check
 if [ "$quick" -eq 0 ]; then
   stage build cargo build --workspace --release --locked --quiet
   stage scenarios cargo test -p netns-tests --release --locked --test '*'
