@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::loss::{ProbeWindow, TrafficWindow};
+use super::loss::{LossMemory, ProbeWindow, Reported, TrafficLoss};
 use crate::metric::{LinkReport, Liveness, Loss};
 use crate::time::Instant;
 
@@ -18,7 +18,8 @@ pub struct Estimator {
     restart: bool,
     minimum: WindowedMinimum,
     probes: ProbeWindow,
-    traffic: TrafficWindow,
+    traffic: TrafficLoss,
+    memory: LossMemory,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +29,24 @@ struct Rtt {
     jitter_us: f64,
     latest_us: f64,
     at: Instant,
+    excursion: Option<Excursion>,
+}
+
+/// Samples in a row that are far above what was usual: noise, or a path that became longer.
+#[derive(Clone, Copy, Debug)]
+struct Excursion {
+    /// What counts as far above.
+    above_us: f64,
+    least_us: f64,
+    samples: u32,
+    since: Instant,
+}
+
+impl Excursion {
+    /// So many in a row, over so long, are no noise.
+    const SAMPLES: u32 = 3;
+    const SPAN: Duration = Duration::from_millis(100);
+    const LEAST_STEP_US: f64 = 10_000.0;
 }
 
 impl Default for Estimator {
@@ -51,7 +70,8 @@ impl Estimator {
             restart: false,
             minimum: WindowedMinimum::new(),
             probes: ProbeWindow::new(),
-            traffic: TrafficWindow::new(),
+            traffic: TrafficLoss::new(),
+            memory: LossMemory::NONE,
         }
     }
 
@@ -67,6 +87,7 @@ impl Estimator {
                 jitter_us: 0.0,
                 latest_us: sample,
                 at: now,
+                excursion: None,
             },
         });
         self.restart = false;
@@ -75,6 +96,7 @@ impl Estimator {
     /// What became of a probe.
     pub fn on_probe(&mut self, lost: bool) {
         self.probes.push(lost);
+        self.memory.on_samples(1, u32::from(lost));
     }
 
     /// A probe that was counted as lost was answered late.
@@ -82,9 +104,18 @@ impl Estimator {
         self.probes.forgive_newest();
     }
 
-    /// What the other end saw of our traffic on this path since its last report.
-    pub fn on_traffic(&mut self, now: Instant, received: u32, lost: u32) {
-        self.traffic.add(now, received, lost);
+    /// What became of our traffic, as the other end reports.
+    pub fn on_traffic(&mut self, now: Instant, reported: &Reported) {
+        let Reported { total, lost, late, .. } = *reported;
+        match self.traffic.add(now, total, lost, late) {
+            Some(fraction) => self.memory.prove(fraction),
+            None => self.memory.on_samples(total, lost),
+        }
+    }
+
+    /// True while loss that was proven by traffic is not disproved.
+    pub fn is_lossy(&self) -> bool {
+        self.memory.fraction() > 0.0
     }
 
     /// An outage began with the newest `misses` probes; they are no measure of loss.
@@ -121,8 +152,8 @@ impl Estimator {
     /// Loss that is certain enough to act on: of probes (either way, so an upper bound of each
     /// direction) or of traffic, whichever is worse. A single lost probe hardly shows in it.
     pub fn loss(&self, now: Instant) -> Loss {
-        let traffic = self.traffic.fraction(now).unwrap_or(0.0);
-        Loss::from_fraction(self.probes.certain().max(traffic))
+        let probes = if self.traffic.is_ample(now) { 0.0 } else { self.probes.certain() };
+        Loss::from_fraction(probes.max(self.memory.fraction()))
     }
 
     /// The plain fraction of the last hundred probes that were lost, for display; `None` before
@@ -155,7 +186,31 @@ impl Rtt {
             jitter_us: self.jitter_us + (step - self.jitter_us) / 16.0,
             latest_us: sample,
             at: now,
+            excursion: None,
         }
+        .following(self, sample)
+    }
+
+    /// When the samples have moved up for good, so does the average, at once.
+    fn following(mut self, before: Self, sample: f64) -> Self {
+        let step = (4.0 * before.variation_us).max(Excursion::LEAST_STEP_US);
+        let begun = before.excursion.unwrap_or(Excursion {
+            above_us: before.smoothed_us + step,
+            least_us: f64::INFINITY,
+            samples: 0,
+            since: self.at,
+        });
+        if sample <= begun.above_us {
+            return self;
+        }
+        let least_us = begun.least_us.min(sample);
+        let samples = begun.samples + 1;
+        if samples >= Excursion::SAMPLES && self.at - begun.since >= Excursion::SPAN {
+            self.smoothed_us = self.smoothed_us.max(least_us);
+            return self;
+        }
+        self.excursion = Some(Excursion { least_us, samples, ..begun });
+        self
     }
 }
 
@@ -228,6 +283,25 @@ mod tests {
     }
 
     #[test]
+    fn a_path_that_became_longer_is_believed_after_three_samples() {
+        let mut estimator = Estimator::new();
+        for i in 0..40 {
+            estimator.on_rtt(at(i * 250), ms(38 + i % 5));
+        }
+        for i in 40..43 {
+            assert!(estimator.rtt().unwrap() < ms(80));
+            estimator.on_rtt(at(i * 250), ms(140));
+        }
+        assert_eq!(estimator.rtt(), Some(ms(140)));
+        // Single late answers do not do that.
+        let mut estimator = Estimator::new();
+        for i in 0..400 {
+            estimator.on_rtt(at(i * 250), ms(if i % 9 < 2 { 140 } else { 40 }));
+        }
+        assert!(estimator.rtt().unwrap() < ms(95), "{:?}", estimator.rtt());
+    }
+
+    #[test]
     fn the_minimum_is_that_of_the_last_minute() {
         let mut estimator = Estimator::new();
         assert_eq!(estimator.min_rtt(at(0)), None);
@@ -249,7 +323,7 @@ mod tests {
         for _ in 0..4 {
             estimator.on_probe(true);
         }
-        assert!(estimator.loss(at(16_000)).fraction() > 0.02);
+        assert!(estimator.loss(at(16_000)).fraction() > 0.01);
         estimator.on_outage(4);
         assert!(estimator.loss(at(16_000)).fraction() < 1e-3);
         assert_eq!(estimator.probe_loss(), Some(Loss::NONE));

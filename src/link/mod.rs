@@ -28,6 +28,7 @@ pub use budget::{Intervals, ProbeBudget};
 pub use endpoint::{Challenge, Endpoint};
 pub use estimator::Estimator;
 pub use flaps::FlapHistory;
+pub use loss::{Reported, ReportedLoss};
 pub use mtu::MtuSearch;
 pub use outstanding::Outstanding;
 pub use prober::{ProbeToSend, Prober, ProberConfig, ReplyOutcome};

@@ -10,11 +10,11 @@ use std::time::Duration;
 use crate::time::Instant;
 
 /// A probe of one size is lost when this many in a row got no answer.
-const ATTEMPTS: u8 = 3;
+const ATTEMPTS: u8 = 4;
 /// The search ends when the gap is at most this many bytes.
 const STEP: u16 = 8;
-/// How often the result is confirmed.
-const CONFIRM: Duration = Duration::from_secs(15);
+/// How often the result is confirmed; at once where traffic gives reason for doubt.
+const CONFIRM: Duration = Duration::from_secs(60);
 /// How often a larger size is looked for again (RFC 8899 `PMTU_RAISE_TIMER`).
 const RAISE: Duration = Duration::from_secs(600);
 
@@ -180,7 +180,7 @@ mod tests {
         let mut search = MtuSearch::new(Instant::ZERO, 1232, 1472);
         let mut now = settle(&mut search, 1472, Instant::ZERO);
         now = settle(&mut search, 1300, now + CONFIRM);
-        // The black hole is left at the latest when the confirmation failed three times.
+        // The black hole is left at the latest when the confirmation failed four times.
         for _ in 0..4 {
             now = settle(&mut search, 1300, now);
         }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::Estimator;
 use super::flaps::FlapHistory;
+use super::{Estimator, Reported};
 use crate::metric::{LinkReport, Liveness};
 use crate::rng::Rng;
 use crate::time::Instant;
@@ -214,10 +214,11 @@ impl Prober {
         self.last_heard = Some(now);
     }
 
-    /// The other end's report on our traffic since its last one.
-    pub fn on_traffic_report(&mut self, now: Instant, received: u32, lost: u32) {
+    /// The other end's report on our traffic since its last one. What an outage swallowed does not
+    /// count.
+    pub fn on_traffic_report(&mut self, now: Instant, reported: &Reported) {
         if self.state != Liveness::Down {
-            self.estimator.on_traffic(now, received, lost);
+            self.estimator.on_traffic(now, reported);
         }
     }
 

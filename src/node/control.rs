@@ -6,6 +6,7 @@ use super::from_underlay::Arrival;
 use super::{Event, Label, Node};
 use crate::batch::Output;
 use crate::id::PeerIndex;
+use crate::metric::Liveness;
 use crate::path::{LinkId, Path, PathId};
 use crate::telemetry::DropReason;
 use crate::time::Instant;
@@ -36,8 +37,7 @@ impl Node {
                 Control::Report(report) => self.on_report(now, peer, &report),
                 Control::Probe(probe) => {
                     let reply = self.probe_reply(now, peer, path, ours, arrival, probe);
-                    let reply = Control::ProbeReply(reply);
-                    self.reply_on_path(now, peer, arrival, path, &reply, &mut answers, out);
+                    self.answer_probe(now, peer, ours, arrival, path, reply, &mut answers, out);
                 }
                 Control::ProbeReply(reply) => self.on_probe_reply(peer, &reply, arrival.at),
                 Control::Advertisement(head, entries) => {
@@ -111,8 +111,52 @@ impl Node {
         }
     }
 
-    /// Sends a message back the way a datagram came: over the same link to the address that it
-    /// really came from, or through the same relay.
+    /// Answers a probe; a probe of ours that is due soon rides along.
+    #[expect(clippy::too_many_arguments, reason = "a way back is what the way here was")]
+    fn answer_probe(
+        &mut self,
+        now: Instant,
+        peer: PeerIndex,
+        ours: Option<Path>,
+        arrival: &Arrival,
+        path: PathId,
+        reply: ProbeReply,
+        answers: &mut Answers,
+        out: &mut Output,
+    ) {
+        let reply = Control::ProbeReply(reply);
+        let proven = answers.bytes == usize::MAX && answers.given == 0;
+        let state = ours.and_then(|ours| self.peers[peer.usize()].state_mut(ours));
+        let riding = state.filter(|_| proven).and_then(|state| state.prober.poll_riding_probe(now));
+        let Some(riding) = riding else {
+            self.reply_on_path(now, peer, arrival, path, &reply, answers, out);
+            return;
+        };
+        answers.take(&reply);
+        let Some(route) = self.way_back(peer, arrival, path) else { return };
+        let probe = Probe { seq: riding.seq, sent_us: now.as_micros() };
+        let mut body = [0; 64];
+        let mut writer = ControlWriter::new(&mut body);
+        if writer.push(&reply) && writer.push(&Control::Probe(probe)) {
+            let len = writer.len();
+            self.send_filled(now, &route, &body[..len], len, out);
+        }
+    }
+
+    /// The way that a datagram came: over the same link to the address that it really came from, or
+    /// through the same relay.
+    fn way_back(&self, peer: PeerIndex, arrival: &Arrival, path: PathId) -> Option<super::Route> {
+        match (path.sender_uplink(), arrival.relay) {
+            (Some(remote), None) => {
+                let link = LinkId { local: arrival.uplink, remote };
+                Some(self.route_to(peer, link, arrival.source, 0))
+            }
+            (None, Some((relay, _))) => self.route(peer, Path::Via(relay), 0, Label::default()),
+            _ => None,
+        }
+    }
+
+    /// Sends a message back the way a datagram came.
     #[expect(clippy::too_many_arguments, reason = "a way back is what the way here was")]
     fn reply_on_path(
         &mut self,
@@ -127,15 +171,7 @@ impl Node {
         if !answers.take(message) {
             return;
         }
-        let route = match (path.sender_uplink(), arrival.relay) {
-            (Some(remote), None) => {
-                let link = LinkId { local: arrival.uplink, remote };
-                Some(self.route_to(peer, link, arrival.source, 0))
-            }
-            (None, Some((relay, _))) => self.route(peer, Path::Via(relay), 0, Label::default()),
-            _ => None,
-        };
-        if let Some(route) = route {
+        if let Some(route) = self.way_back(peer, arrival, path) {
             self.send_message(now, &route, message, 0, out);
         }
     }
@@ -186,14 +222,39 @@ impl Node {
         if !writer.push(message) {
             return;
         }
-        let probe = matches!(message, Control::Probe(_) | Control::ProbeReply(_));
-        let wanted = if probe { PROBE_BODY_LEN.max(body_len) } else { body_len };
         let written = writer.len();
+        self.send_filled(now, route, &body[..written], body_len, out);
+    }
+
+    /// Sends a probe. Where its answer may have to prove an address first, it is as long as that.
+    pub(super) fn send_probe(
+        &mut self,
+        now: Instant,
+        route: &super::Route,
+        probe: Probe,
+        out: &mut Output,
+    ) {
+        let state = self.peers[route.peer.usize()].state(route.path);
+        let proven = state.is_some_and(|state| state.prober.state() == Liveness::Up);
+        let len = if proven { 0 } else { PROBE_BODY_LEN };
+        self.send_message(now, route, &Control::Probe(probe), len, out);
+    }
+
+    /// Sends a control body, padded to `wanted` bytes when that is longer.
+    fn send_filled(
+        &mut self,
+        now: Instant,
+        route: &super::Route,
+        body: &[u8],
+        wanted: usize,
+        out: &mut Output,
+    ) {
+        let written = body.len();
         // What is behind the buffer's end is one long padding frame, made while it is written.
         let total = if wanted >= written + FRAME_HEADER_LEN { wanted } else { written };
         let fill = |place: &mut [u8]| {
             let (head, rest) = place.split_at_mut(written);
-            head.copy_from_slice(&body[..written]);
+            head.copy_from_slice(body);
             rest.fill(0);
             if rest.len() >= FRAME_HEADER_LEN {
                 let len = (rest.len() - FRAME_HEADER_LEN) as u16;

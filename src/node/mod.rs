@@ -131,6 +131,7 @@ pub struct Node {
     bundles: Bundles,
     reply_scratch: Vec<u8>,
     relays_scratch: Vec<(PeerIndex, bool)>,
+    ranks_scratch: Vec<(Option<Instant>, PeerIndex, usize)>,
     entries_scratch: Vec<(NodeId, LinkReport)>,
     route_events: Vec<RouteEvent>,
     /// A link's state changed since the router was told.
@@ -253,6 +254,7 @@ impl Node {
             bundles: Bundles::new(),
             reply_scratch: Vec::with_capacity(256),
             relays_scratch: Vec::new(),
+            ranks_scratch: Vec::new(),
             entries_scratch: Vec::new(),
             route_events: Vec::new(),
             router_stale: false,

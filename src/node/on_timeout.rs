@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::control::body_for;
+use super::peer::PathState;
 use super::{Event, Label, Node};
 use crate::batch::{Output, Target};
 use crate::id::{PeerIndex, UplinkIndex};
@@ -86,7 +87,7 @@ impl Node {
                         offer(at, "overdue report");
                     }
                 }
-                if state.routable && state.prober.state() != Liveness::Down {
+                if state.routable && Self::mtu_wanted(state) {
                     offer(state.mtu.poll_timeout(), "path mtu");
                 }
                 if let Some(at) = state.endpoint.poll_timeout() {
@@ -243,6 +244,13 @@ impl Node {
         }
     }
 
+    /// Whether the size that a path passes is to be found out: large probes cost too much for paths
+    /// that nothing uses.
+    fn mtu_wanted(state: &PathState) -> bool {
+        let wanted = state.mtu.searching() || Self::is_used(state.mtu.poll_timeout(), state);
+        wanted && state.prober.state() == Liveness::Up
+    }
+
     fn serve_path(
         &mut self,
         now: Instant,
@@ -259,11 +267,16 @@ impl Node {
         let mut mtu = None;
         state.routable = route.is_some();
         if state.routable {
-            state.prober.handle_timeout(now, late);
+            if state.prober.handle_timeout(now, late) == Some(Liveness::Down) {
+                // What it swallows is no loss, and nothing of it will be reported.
+                state.reported.restart();
+                state.outstanding.clear();
+            }
             self.judge_silence(now, peer, at);
             let state = &mut self.peers[peer.usize()].paths[at];
             probe = state.prober.poll_probe(now);
-            if state.prober.state() != Liveness::Down {
+            // In doubt, what vanishes may be anything.
+            if Self::mtu_wanted(state) {
                 let timeout = state.prober.estimator().timeout().unwrap_or(MTU_TIMEOUT);
                 mtu = state.mtu.poll_probe(now, timeout);
             }
@@ -277,7 +290,7 @@ impl Node {
         let Some(route) = route else { return };
         if let Some(probe) = probe {
             let probe = Probe { seq: probe.seq, sent_us: now.as_micros() };
-            self.send_message(now, &route, &Control::Probe(probe), 0, out);
+            self.send_probe(now, &route, probe, out);
         }
         if let Some(size) = mtu {
             self.send_message(now, &route, &Control::MtuProbe(size), body_for(size), out);

@@ -20,6 +20,14 @@ use crate::wire::{self, AdvertisementAck, AdvertisementEntry, Control, ControlWr
 
 /// A relayed path stays measured for this long after nothing wants it any more.
 const RELAYED_LINGER: Duration = Duration::from_secs(30);
+/// Paths that are probed fast.
+const IN_USE_MAX: usize = 8;
+/// Paths are probed fast for so long after the last data on them.
+const FAST_LINGER: Duration = Duration::from_secs(300);
+/// A path counts as used for this long after the last data on it.
+const USED_LINGER: Duration = Duration::from_secs(60);
+/// So long after an outage a path is watched closely.
+const DOUBT: Duration = Duration::from_secs(300);
 /// Before the first answer, probes of a new path come this often.
 const FIRST_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -91,7 +99,7 @@ fn path_state(
         routable: false,
         wanted_until: now + RELAYED_LINGER,
         received: Default::default(),
-        reported: None,
+        reported: Default::default(),
         outstanding: Outstanding::new(),
         excused_until: None,
         copy_credit: 0,
@@ -242,29 +250,38 @@ impl Node {
         }
     }
 
-    /// Probes go where they decide something: to paths in use most of all.
+    /// Probes go where they decide something: to the paths that carry traffic most of all, and to
+    /// those that were left for their loss or an outage, because only probes can show that they are
+    /// well again.
     fn spend_budget(&mut self, now: Instant) {
-        let in_use = |router: &Router, peer: PeerIndex, path: Path| {
-            Metric::ALL.iter().any(|&metric| router.path(peer, metric) == Some(path))
-        };
-        let (mut used, mut idle) = (0, 0);
+        let mut ranks = std::mem::take(&mut self.ranks_scratch);
+        ranks.clear();
+        let mut count = 0;
         for (index, peer) in self.peers.iter().enumerate() {
-            for state in &peer.paths {
-                if in_use(&self.router, PeerIndex(index as u16), state.path) {
-                    used += 1;
-                } else {
-                    idle += 1;
+            let peer_index = PeerIndex(index as u16);
+            for (at, state) in peer.paths.iter().enumerate() {
+                count += 1;
+                let used = state.used_at.filter(|at| now - *at < FAST_LINGER);
+                if used.is_some() || Self::is_doubtful(now, state) {
+                    ranks.push((used, peer_index, at));
                 }
             }
         }
-        let budget = ProbeBudget::new(self.control_budget_bps, ProbeBudget::SEPARATE_BYTES);
-        let Intervals { in_use: fast, idle: slow } = budget.intervals(used, idle);
+        // The latest use first.
+        ranks.sort_unstable_by(|a, b| b.0.cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2))));
+        ranks.truncate(IN_USE_MAX);
+        let budget = ProbeBudget::new(self.control_budget_bps, ProbeBudget::RIDING_BYTES);
+        let Intervals { in_use: fast, idle: slow } =
+            budget.intervals(ranks.len(), count - ranks.len());
+        ranks.sort_unstable_by_key(|rank| (rank.1, rank.2));
+        let mut fast_ones = ranks.iter().map(|rank| (rank.1, rank.2)).peekable();
         for (index, peer) in self.peers.iter_mut().enumerate() {
-            for state in &mut peer.paths {
-                let used = in_use(&self.router, PeerIndex(index as u16), state.path);
-                state.prober.set_interval(now, if used { fast } else { slow });
+            for (at, state) in peer.paths.iter_mut().enumerate() {
+                let is_fast = fast_ones.next_if_eq(&(PeerIndex(index as u16), at)).is_some();
+                state.prober.set_interval(now, if is_fast { fast } else { slow });
             }
         }
+        self.ranks_scratch = ranks;
     }
 
     fn report_route(&mut self, event: RouteEvent) {
@@ -355,6 +372,17 @@ impl Node {
         ack: AdvertisementAck,
     ) {
         self.advertiser.on_ack(now, peer, ack.epoch, ack.seq);
+    }
+
+    /// True for a path that was left, or would be, for its loss or its outages.
+    fn is_doubtful(now: Instant, state: &PathState) -> bool {
+        let flaps = state.prober.flaps().downs_within(now, DOUBT) > 0;
+        state.prober.estimator().is_lossy() || flaps && state.prober.state() != Liveness::Down
+    }
+
+    /// True while a path carries data now and then.
+    pub(super) fn is_used(now: Instant, state: &PathState) -> bool {
+        state.used_at.is_some_and(|at| now - at < USED_LINGER)
     }
 
     /// What was lost of the peer's datagrams on a path since this was last asked.

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::copies::CopyWindow;
 use crate::id::{NodeId, PeerIndex, PublicKey, UplinkIndex};
-use crate::link::{Arrivals, Endpoint, MtuSearch, Outstanding, Prober};
+use crate::link::{Arrivals, Endpoint, MtuSearch, Outstanding, Prober, ReportedLoss};
 use crate::path::{LinkId, Path};
 use crate::telemetry::Tally;
 use crate::time::Instant;
@@ -34,8 +34,8 @@ pub(crate) struct PathState {
     pub(crate) wanted_until: Instant,
     /// What had arrived when loss was last worked out.
     pub(crate) received: ReceiveStats,
-    /// What the peer reported last of our traffic: expected and received.
-    pub(crate) reported: Option<(u32, u32)>,
+    /// What the peer reports of our traffic.
+    pub(crate) reported: ReportedLoss,
     /// Traffic that no report covers yet.
     pub(crate) outstanding: Outstanding,
     /// Our own turn was late: silence is not judged before.

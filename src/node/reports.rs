@@ -45,28 +45,26 @@ impl Node {
         let entry = &mut self.peers[peer.usize()];
         let state = entry.paths.iter_mut().find(|state| PathId::from(state.path) == report.path);
         let Some(state) = state else { return };
-        let counts = (report.expected, report.received);
-        let Some(before) = state.reported.replace(counts) else { return };
-        let expected = counts.0.wrapping_sub(before.0);
-        let received = counts.1.wrapping_sub(before.1);
-        if expected > u32::MAX / 2 || received > u32::MAX / 2 {
-            // An older report than the last one, unless the peer began anew.
-            if before.0.wrapping_sub(counts.0) < Self::REORDERED {
-                state.reported = Some(before);
-            }
+        if state.prober.state() == Liveness::Down {
+            // What an outage swallowed is no loss.
+            state.reported.restart();
             return;
         }
-        state.prober.on_traffic_report(now, received, expected.saturating_sub(received));
-        let Some(rtt) = state.prober.estimator().rtt().filter(|_| received > 0) else { return };
+        let reported = state.reported.on_report(now, report.expected, report.received);
+        let Some(reported) = reported else { return };
+        let lossy = state.prober.estimator().is_lossy();
+        state.prober.on_traffic_report(now, &reported);
+        if !lossy && state.prober.estimator().is_lossy() {
+            state.mtu.doubt(now);
+            self.router_stale = true;
+        }
+        let Some(rtt) = state.prober.estimator().rtt().filter(|_| reported.grew) else { return };
         let covered = state.outstanding.on_growth(now, rtt);
         if state.prober.on_progress(now, covered) == Some(Liveness::Up) {
             state.outstanding.be_patient();
             self.router_stale = true;
         }
     }
-
-    /// A report may come this many datagrams late.
-    const REORDERED: u32 = 65_536;
 
     /// Judges the silence on one path. Only what is due since a turn that was in time counts.
     pub(super) fn judge_silence(&mut self, now: Instant, peer: PeerIndex, at: usize) {

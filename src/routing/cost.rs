@@ -18,7 +18,7 @@ pub struct CostConfig {
 
 impl Default for CostConfig {
     fn default() -> Self {
-        Self { loss_penalty: Duration::from_secs(3), free_loss: 0.01, least_loss: 0.005 }
+        Self { loss_penalty: Duration::from_secs(4), free_loss: 0.01, least_loss: 0.005 }
     }
 }
 

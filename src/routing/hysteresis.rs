@@ -69,9 +69,9 @@ pub struct FlapConfig {
 impl Default for FlapConfig {
     fn default() -> Self {
         Self {
-            base: Duration::from_secs(1),
-            factor: 2,
-            longest: Duration::from_secs(60),
+            base: Duration::from_secs(5),
+            factor: 4,
+            longest: Duration::from_secs(120),
             forget: Duration::from_secs(300),
         }
     }
@@ -221,7 +221,7 @@ mod tests {
             pauses.push((table.barred_until(now, &config, path).unwrap() - now).as_secs());
             now += Duration::from_secs(3);
         }
-        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(pauses, [5, 20, 80, 120, 120, 120, 120, 120]);
         now += Duration::from_secs(300);
         assert_eq!(table.barred_until(now, &config, path), None);
         table.failed(now, &config, path);

@@ -11,7 +11,7 @@ use super::explain::{Candidate, Explanation};
 use super::hysteresis::{FlapConfig, FlapTable, HysteresisConfig, Margin};
 use super::selection::{Rules, Selection};
 use crate::id::{NodeId, PeerIndex};
-use crate::metric::{LinkReport, Metric};
+use crate::metric::{LinkReport, Loss, Metric};
 use crate::path::{LinkId, Path};
 use crate::time::Instant;
 
@@ -103,6 +103,8 @@ pub struct Router {
 impl Router {
     /// Direct links to one peer that are looked at.
     pub const MAX_LINKS: usize = 32;
+    /// Loss that grows by more than this at once (2 %) is worth a choice at once.
+    const URGENT_LOSS: Loss = Loss(1_311);
     /// Paths to one peer through relays that are measured end to end.
     pub const MAX_MEASURED: usize = 8;
 
@@ -181,7 +183,9 @@ impl Router {
     fn touch(&mut self, now: Instant, before: Option<LinkReport>, after: Option<LinkReport>) {
         if before != after {
             let state = |report: Option<LinkReport>| report.map(|report| report.state);
-            self.schedule(now, state(before) != state(after));
+            let loss = |report: Option<LinkReport>| report.map_or(Loss::NONE, |report| report.loss);
+            let lossy = loss(after).0 > loss(before).0.saturating_add(Self::URGENT_LOSS.0);
+            self.schedule(now, state(before) != state(after) || lossy);
         }
     }
 

@@ -204,7 +204,7 @@ fn a_suspect_path_is_left_at_once_but_not_for_good() {
 fn an_outage_moves_at_once_in_spite_of_hold_down_and_returning_waits() {
     let mut bench = Bench::triangle(100, 3);
     assert_eq!(bench.path(0), via(1));
-    for (fail, back) in [(1_000, 1_000), (20_000, 2_000), (40_000, 4_000), (60_000, 8_000)] {
+    for (fail, back) in [(1_000, 5_000), (20_000, 20_000), (60_000, 80_000), (150_000, 120_000)] {
         bench.advertise(fail, 1, &[(0, report(3, 0.0, Liveness::Down))]);
         bench.recompute(fail);
         assert_eq!(bench.path(0), DIRECT, "at {fail}");
@@ -216,7 +216,7 @@ fn an_outage_moves_at_once_in_spite_of_hold_down_and_returning_waits() {
         bench.recompute(ready);
         assert_eq!(bench.path(0), via(1), "{ready}");
     }
-    let explanation = bench.router.explain(at(70_000), peer(0), Metric::Latency).unwrap();
+    let explanation = bench.router.explain(at(272_000), peer(0), Metric::Latency).unwrap();
     let relay = explanation.candidates.iter().find(|c| c.path == Path::Via(peer(1))).unwrap();
     assert_eq!(relay.failures, 4, "three metrics see one outage each time");
 }
