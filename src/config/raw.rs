@@ -78,6 +78,7 @@ sections! {
         name: String,
         interface: String,
         listen: String,
+        gso: String,
     }
 
     RawEgress {

@@ -165,6 +165,18 @@ pub struct Uplink {
     pub interface: String,
     /// Where peers reach us over it.
     pub listen: Listen,
+    /// Who cuts trains into datagrams.
+    pub gso: UdpGso,
+}
+
+/// Who cuts trains into datagrams.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UdpGso {
+    /// The kernel, until it refuses.
+    #[default]
+    Auto,
+    /// We do: each datagram leaves by a system call of its own.
+    Off,
 }
 
 /// `egress`: what we offer as an exit.

@@ -8,7 +8,7 @@ use std::path::Path;
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Serialize, Serializer};
 
-use super::types::{Config, EgressMode, Exit, InternetVia, OnFailure};
+use super::types::{Config, EgressMode, Exit, InternetVia, OnFailure, UdpGso};
 use super::units::format_duration;
 use super::validate::{dscp_name, protocol_name};
 use super::written_nat::Nat;
@@ -109,6 +109,7 @@ struct Uplink<'c> {
     name: &'c str,
     interface: &'c str,
     listen: String,
+    gso: &'static str,
 }
 
 #[derive(Serialize)]
@@ -255,7 +256,15 @@ fn lan(config: &Config) -> Lan<'_> {
 }
 
 fn uplink(uplink: &super::Uplink) -> Uplink<'_> {
-    Uplink { name: &uplink.name, interface: &uplink.interface, listen: uplink.listen.to_string() }
+    Uplink {
+        name: &uplink.name,
+        interface: &uplink.interface,
+        listen: uplink.listen.to_string(),
+        gso: match uplink.gso {
+            UdpGso::Auto => "auto",
+            UdpGso::Off => "off",
+        },
+    }
 }
 
 /// Of an exit that is not enabled, nothing else is known.

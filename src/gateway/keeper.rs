@@ -10,7 +10,7 @@ use super::control::Backend;
 use super::kernel::{HostFacts, KernelSetup, plan, uplink_address};
 use super::logging;
 use super::status::{ReloadReport, Request};
-use crate::config::{self, Config};
+use crate::config::{self, Config, UdpGso};
 use crate::id::UplinkIndex;
 use crate::io::clock::Clock;
 use crate::io::files::TimestampKeeper;
@@ -60,7 +60,8 @@ impl Keeper {
                 continue;
             }
             let Some((address, _)) = wanted else { continue };
-            let socket = UnderlaySocket::open(&uplink.interface, address)?;
+            let socket =
+                UnderlaySocket::open(&uplink.interface, address, uplink.gso == UdpGso::Auto)?;
             if self.line.send(ToLoop::Uplink(index, Some(socket))) {
                 self.bindings[index.usize()] = wanted;
             }

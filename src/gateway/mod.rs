@@ -24,7 +24,7 @@ use anyhow::{Context as _, anyhow, bail};
 use mio::unix::SourceFd;
 use mio::{Interest, Poll};
 
-use crate::config::{Config, OnFailure};
+use crate::config::{Config, OnFailure, UdpGso};
 use crate::io::clock::Clock;
 use crate::io::files::StateDir;
 use crate::io::netlink::{Monitor, Netlink};
@@ -253,7 +253,7 @@ fn open_sockets(
         let bound = binding(config, index, facts);
         sockets.push(match bound {
             Some((address, _)) => Some(
-                UnderlaySocket::open(&uplink.interface, address)
+                UnderlaySocket::open(&uplink.interface, address, uplink.gso == UdpGso::Auto)
                     .with_context(|| format!("uplink `{}`", uplink.name))?,
             ),
             None => {

@@ -29,8 +29,9 @@ pub(crate) struct UnderlaySocket {
 }
 
 impl UnderlaySocket {
-    /// Binds to `local` on the interface `interface`.
-    pub(crate) fn open(interface: &str, local: SocketAddr) -> anyhow::Result<Self> {
+    /// Binds to `local` on the interface `interface`. Without `gso` the kernel is never asked to
+    /// cut trains: some versions damage one whose last datagram is as long as the others.
+    pub(crate) fn open(interface: &str, local: SocketAddr, gso: bool) -> anyhow::Result<Self> {
         let socket = Socket::new(Domain::for_address(local), Type::DGRAM, Some(Protocol::UDP))
             .context("cannot create a UDP socket")?;
         socket.set_nonblocking(true)?;
@@ -59,7 +60,7 @@ impl UnderlaySocket {
             _ => anyhow!(error).context(format!("cannot bind to {local}")),
         })?;
         let local = socket.local_addr()?.as_socket().unwrap_or(local);
-        Ok(Self { socket, local, gso: true })
+        Ok(Self { socket, local, gso })
     }
 
     /// Address and port.

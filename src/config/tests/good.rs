@@ -27,6 +27,7 @@ fn absent_keys_have_working_defaults() {
     assert_eq!(config.tun.mtu, None);
     assert_eq!(config.lan.on_failure, OnFailure::Block);
     assert_eq!(config.uplinks[0].listen, Listen::Auto { ipv6: false, port: 4710 });
+    assert_eq!(config.uplinks[0].gso, UdpGso::Auto);
     assert_eq!(config.egress, None);
     assert_eq!(config.relay, RelaySection { allowed: vec![], rate: None });
     assert_eq!(config.internet, InternetVia::Ordered(vec![]));
@@ -37,6 +38,14 @@ fn absent_keys_have_working_defaults() {
     let [class] = config.classes.as_slice() else { panic!("one class by default") };
     assert_eq!((class.metric, class.redundancy), (Metric::Latency, 1));
     assert_eq!(class.matches, None);
+}
+
+#[test]
+fn trains_of_one_uplink_may_be_cut_by_us() {
+    let config = parse(
+        &BASE.replace("    listen: 192.0.2.1:4710\n", "    listen: 192.0.2.1:4710\n    gso: off\n"),
+    );
+    assert_eq!(config.unwrap().uplinks[0].gso, UdpGso::Off);
 }
 
 #[test]

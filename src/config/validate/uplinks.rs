@@ -10,7 +10,7 @@ use super::{choice, items, network, required, word};
 use crate::config::de::At;
 use crate::config::fault::Faults;
 use crate::config::raw::{RawConfig, RawTun, RawUplink};
-use crate::config::types::{LanSection, OnFailure, TunSection, Uplink};
+use crate::config::types::{LanSection, OnFailure, TunSection, UdpGso, Uplink};
 use crate::config::units::{Listen, is_dns_label};
 use crate::id::UplinkIndex;
 
@@ -163,7 +163,9 @@ fn uplink(section: &At<RawUplink>, faults: &mut Faults) -> Option<Uplink> {
     let what = "write where peers reach us, like `192.0.2.1:4710` or `auto:4710`";
     let listen =
         required(section, &raw.listen, "listen", what, faults).and_then(|at| listen(at, faults));
-    Some(Uplink { name: name?, interface: interface?, listen: listen? })
+    let choices = [("auto", UdpGso::Auto), ("off", UdpGso::Off)];
+    let gso = raw.gso.as_ref().and_then(|at| choice(at, &choices, faults)).unwrap_or_default();
+    Some(Uplink { name: name?, interface: interface?, listen: listen?, gso })
 }
 
 fn listen(at: &At<String>, faults: &mut Faults) -> Option<Listen> {

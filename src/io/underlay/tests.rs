@@ -5,7 +5,8 @@ use crate::id::UplinkIndex;
 
 fn pair(ip: &str) -> (UnderlaySocket, UnderlaySocket) {
     let local = SocketAddr::new(ip.parse().unwrap(), 0);
-    (UnderlaySocket::open("lo", local).unwrap(), UnderlaySocket::open("lo", local).unwrap())
+    let open = || UnderlaySocket::open("lo", local, true).unwrap();
+    (open(), open())
 }
 
 fn receive_all(socket: &UnderlaySocket, rx: &mut RxBatch) {
@@ -49,6 +50,43 @@ fn without_gso_the_same_datagrams_leave_one_by_one() {
 }
 
 #[test]
+fn a_kernel_that_refuses_to_cut_a_train_gets_its_datagrams_one_by_one() {
+    let (mut from, to) = pair("127.0.0.1");
+    // Linux cuts no trains for a socket without checksums (EINVAL).
+    message::set_option(from.raw(), libc::SOL_SOCKET, libc::SO_NO_CHECK, 1).unwrap();
+    let segment = Some(100);
+    let refused = message::send(from.raw(), to.local(), 0, &[7; 250], segment).unwrap_err();
+    assert!(matches!(refused.raw_os_error(), Some(libc::EINVAL | libc::EIO)), "{refused}");
+    assert_eq!(from.send(to.local(), 0, &[7; 250], 100), Ok(()));
+    assert!(!from.gso);
+    let mut rx = RxBatch::new(8);
+    receive_all(&to, &mut rx);
+    let lens: Vec<_> = rx.slots[..rx.filled].iter().map(|slot| slot.len).collect();
+    assert_eq!(lens, [100, 100, 50]);
+}
+
+#[test]
+fn one_datagram_that_is_too_big_does_not_end_the_cutting_of_trains() {
+    let (mut from, to) = pair("127.0.0.1");
+    let too_big = vec![0; 65_530];
+    let result = from.send(to.local(), 0, &too_big, too_big.len());
+    assert_eq!(result, Err((DropReason::UnderlayTooBig, 1)));
+    assert!(from.gso);
+}
+
+#[test]
+fn lack_of_room_is_told_from_a_refusal() {
+    for (code, reason) in [
+        (libc::EAGAIN, DropReason::UnderlayBusy),
+        (libc::ENOBUFS, DropReason::UnderlayBusy),
+        (libc::EMSGSIZE, DropReason::UnderlayTooBig),
+        (libc::ENETUNREACH, DropReason::UnderlaySend),
+    ] {
+        assert_eq!(reason_for(&io::Error::from_raw_os_error(code)), reason);
+    }
+}
+
+#[test]
 fn refused_datagrams_are_told_with_reason_and_number() {
     let (mut from, to) = pair("127.0.0.1");
     let v6 = SocketAddr::new(unspecified(true), 9);
@@ -78,11 +116,11 @@ fn slots_are_filled_only_within_the_budget_and_the_batch() {
 #[test]
 fn a_taken_port_is_one_clear_sentence() {
     let (from, _) = pair("127.0.0.1");
-    let error = UnderlaySocket::open("lo", from.local()).err().unwrap().to_string();
+    let error = UnderlaySocket::open("lo", from.local(), true).err().unwrap().to_string();
     assert!(error.contains("is taken by another program"), "{error}");
     let foreign = "192.0.2.77:4710".parse().unwrap();
-    let error = UnderlaySocket::open("lo", foreign).err().unwrap().to_string();
+    let error = UnderlaySocket::open("lo", foreign, true).err().unwrap().to_string();
     assert_eq!(error, "the address 192.0.2.77 is not on the interface `lo`");
-    let error = UnderlaySocket::open("nope0", foreign).err().unwrap().to_string();
+    let error = UnderlaySocket::open("nope0", foreign, true).err().unwrap().to_string();
     assert_eq!(error, "there is no interface `nope0`");
 }
