@@ -5,6 +5,8 @@
 #   scripts/bench.sh                  everything; prints beforehand how long it will take
 #   scripts/bench.sh --quick          a first look: less than 5 minutes and the build
 #   scripts/bench.sh --write          writes docs/benchmarks.md, docs/plots/ and README's figures too
+#   scripts/bench.sh recovery         how fast dead and bad paths are left; about 90 minutes, with
+#                                     --quick 10; --write FILE writes the table
 #   scripts/bench.sh datapath         only what needs no input and output: nanoseconds of each step
 #
 #   --only KIND,.. --without KIND,..  plain, masquerade, direct, relay, exit, exit-routed, naive, stock,
@@ -26,7 +28,7 @@ GOTATUN=0.10.2
 BORINGTUN=0.7.1
 CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/rongate-bench"
 
-usage() { sed -n '2,17s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
+usage() { sed -n '2,19s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
 
 # debian PACKAGE VERSION: unpacks a package of Debian 13 into the cache, without installing it.
 # Prints the path of its program; on failure a sentence on standard error.
@@ -137,10 +139,21 @@ throughput() {
   target/release/bench throughput "${OPTIONS[@]}" "${passed[@]}" >&3
 }
 
+recovery() {
+  need_rust
+  need_lab
+  say "building"
+  cargo build --workspace --release --locked --quiet || fail "the build failed"
+  say "measuring ${DIM}(everything happens in network namespaces that end with it)${PLAIN}"
+  target/release/recovery all \
+    --note "rongate at $(git -C "$ROOT" describe --always --dirty 2>/dev/null || echo "an unknown commit"), $(date -u +%F)." "$@"
+}
+
 case "${1:-}" in
   -h | --help) usage ;;
   datapath) shift; need_rust; datapath "$@" ;;
   throughput) shift; throughput "$@" ;;
+  recovery) shift; recovery "$@" ;;
   '' | -*) throughput "$@" ;;
   *) fail "unknown benchmark $1; try --help" ;;
 esac
