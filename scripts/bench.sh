@@ -20,7 +20,7 @@ set -uo pipefail
 # shellcheck source=scripts/lib.sh
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
-# Others' programs: from Debian 13, because what Debian 12 has is much slower; and from crates.io.
+# Others' programs: from Debian 13, because what Debian 12 has is much slower; and built from source.
 SUITE=trixie
 WIREGUARD_GO=0.0.20231211
 NEBULA=1.9.3
@@ -62,7 +62,7 @@ debian() {
   fi
 }
 
-# crate PACKAGE VERSION PROGRAM: builds a program of crates.io into the cache. Prints its path.
+# crate PACKAGE VERSION PROGRAM: builds a program from source into the cache. Prints its path.
 crate() {
   local root="$CACHE/$1-$2" program="$CACHE/$1-$2/bin/$3"
   [ -x "$program" ] && { echo "$program"; return 0; }
