@@ -41,7 +41,7 @@ debian() {
   [ -r "$key" ] || { echo "$key is missing" >&2; return 1; }
   mirror=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null \
     | grep -v '^ *#' | grep -oE 'https?://[^ ]+/debian/?( |$)' | head -n 1)
-  mirror=${mirror:-http://deb.debian.org/debian}
+  [ -n "$mirror" ] || { echo "the package sources name no mirror of Debian" >&2; return 1; }
   work=$(mktemp -d)
   mkdir -p "$work/lists/partial" "$work/cache/archives/partial" "$work/root"
   echo "deb [signed-by=$key] ${mirror%% *} $SUITE main" >"$work/sources"
