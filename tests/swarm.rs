@@ -14,7 +14,9 @@ use std::time::Duration;
 use rongate::sim::swarm::{self, Outcome, Plan};
 
 /// Seeds that found something once.
-const PINNED: &[u64] = &[];
+///
+/// 1113: a node that moved and came back could not be called any more.
+const PINNED: &[u64] = &[1113];
 
 /// Runs all seeds on all processors; what failed, in words.
 fn run_all(seeds: impl Iterator<Item = u64>) -> (Vec<Outcome>, Vec<(u64, String)>) {

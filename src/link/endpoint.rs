@@ -25,6 +25,7 @@ const AMPLIFICATION: u64 = 2;
 /// The far end of one link.
 #[derive(Clone, Debug, Default)]
 pub struct Endpoint {
+    configured: Option<SocketAddr>,
     current: Option<SocketAddr>,
     candidate: Option<Candidate>,
     moved: Option<Moved>,
@@ -61,12 +62,30 @@ pub struct Challenge {
 impl Endpoint {
     /// A far end at the configured address, or one that has to call first.
     pub const fn new(configured: Option<SocketAddr>) -> Self {
-        Self { current: configured, candidate: None, moved: None }
+        Self { configured, current: configured, candidate: None, moved: None }
     }
 
     /// Where to send.
     pub const fn address(&self) -> Option<SocketAddr> {
         self.current
+    }
+
+    /// The configured address, when the far end has moved away from it. Who cannot be called at
+    /// its last address may have gone back there.
+    pub fn home(&self) -> Option<SocketAddr> {
+        self.configured.filter(|_| self.current != self.configured)
+    }
+
+    /// The far end is silent: when it has moved away from where it is by configuration, it is
+    /// challenged there too. That address is the operator's word, so no allowance limits it.
+    pub fn call_home(&mut self, now: Instant, rng: &mut Rng) {
+        if self.candidate.is_none()
+            && let Some(address) = self.home()
+        {
+            let (token, received) = (rng.next_u64(), u64::from(u32::MAX));
+            self.candidate =
+                Some(Candidate { address, token, attempts: 0, due: now, received, sent: 0 });
+        }
     }
 
     /// An authentic datagram of `bytes` came from `source`.
@@ -156,6 +175,22 @@ mod tests {
 
     fn address(port: u16) -> SocketAddr {
         SocketAddr::from(([192, 0, 2, 1], port))
+    }
+
+    #[test]
+    fn who_moved_is_also_known_by_its_configured_address() {
+        let mut endpoint = Endpoint::new(Some(address(1)));
+        assert_eq!(endpoint.home(), None);
+        endpoint.current = Some(address(2));
+        assert_eq!(endpoint.home(), Some(address(1)));
+        assert_eq!(Endpoint { current: Some(address(2)), ..Endpoint::new(None) }.home(), None);
+        let mut rng = Rng::new([1; 32]);
+        endpoint.call_home(NOW, &mut rng);
+        let challenge = endpoint.poll_challenge(NOW, 27).unwrap();
+        assert_eq!((challenge.new, challenge.old), (address(1), Some(address(2))));
+        assert!(endpoint.on_response(NOW, address(1), challenge.token));
+        endpoint.call_home(NOW, &mut rng);
+        assert_eq!(endpoint.poll_challenge(NOW, 27), None);
     }
 
     fn moving() -> (Endpoint, Challenge) {

@@ -112,7 +112,8 @@ impl Node {
         }
     }
 
-    /// Sends an initiation over every direct link, and through relays when it is not the first.
+    /// Sends an initiation over every direct link. When it is not the first, also to where the peer
+    /// is by configuration, and through relays.
     fn initiate(&mut self, now: Instant, peer: PeerIndex, out: &mut Output) {
         let mut message = std::mem::take(&mut self.reply_scratch);
         message.clear();
@@ -123,7 +124,11 @@ impl Node {
             entry.attempts += 1;
             let targets: Vec<_> = entry
                 .links()
-                .filter_map(|(link, state)| Some((link.local, state.endpoint.address()?)))
+                .flat_map(|(link, state)| {
+                    let home = state.endpoint.home().filter(|_| attempt > 0);
+                    let addresses = state.endpoint.address().into_iter().chain(home);
+                    addresses.map(move |address| (link.local, address))
+                })
                 .collect();
             let direct = !targets.is_empty();
             for (uplink, address) in targets {
@@ -275,6 +280,9 @@ impl Node {
             self.judge_silence(now, peer, at);
             let state = &mut self.peers[peer.usize()].paths[at];
             probe = state.prober.poll_probe(now);
+            if probe.is_some() && state.prober.state() == Liveness::Down {
+                state.endpoint.call_home(now, &mut self.rng);
+            }
             // In doubt, what vanishes may be anything.
             if Self::mtu_wanted(state) {
                 let timeout = state.prober.estimator().timeout().unwrap_or(MTU_TIMEOUT);
