@@ -58,6 +58,7 @@ impl Table {
         inside: &InsideEnd,
     ) -> Result<(u32, AddressIndex), DropReason> {
         let id = self.host(now, inside)?;
+        self.move_host(id, inside.transport);
         let limits = &self.limits;
         let host = self.hosts.get_mut(id).ok_or(DropReason::NatTableFull)?;
         let share = host.by_transport.of_mut(inside.transport);

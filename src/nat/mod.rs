@@ -37,6 +37,7 @@ mod knock;
 mod lease;
 mod mapping;
 pub mod pcp;
+mod outside;
 mod pool;
 mod session;
 mod table;

@@ -51,12 +51,18 @@ pub(super) struct Wish {
     pub(super) parity: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Prefix {
     base: u128,
     size: u32,
     /// Position of its first address.
     first: u32,
+}
+
+impl Prefix {
+    fn holds(&self, index: AddressIndex) -> bool {
+        u32::from(index.0).wrapping_sub(self.first) < self.size
+    }
 }
 
 /// The ports of one address for one transport.
@@ -129,6 +135,8 @@ pub(super) struct Pool {
     resting: VecDeque<(Instant, Place)>,
     quarantine: Duration,
     used: u64,
+    /// Addresses that get no new hosts for now.
+    closed: Vec<bool>,
 }
 
 impl Pool {
@@ -171,7 +179,45 @@ impl Pool {
             resting: VecDeque::with_capacity(resting),
             quarantine,
             used: 0,
+            closed: vec![false; addresses as usize],
         }
+    }
+
+    /// Gives an address of the pool another name. False when it is not in the pool, or the new one
+    /// is already.
+    pub(super) fn rename(&mut self, old: Ipv6Addr, new: Ipv6Addr) -> bool {
+        let Some(index) = self.index_of(old) else { return false };
+        if self.index_of(new).is_some() {
+            return old == new;
+        }
+        let Some(at) = self.prefixes.iter().position(|prefix| prefix.holds(index)) else {
+            return false;
+        };
+        let whole = self.prefixes.remove(at);
+        let before = u32::from(index.0) - whole.first;
+        let parts = [
+            Prefix { size: before, ..whole },
+            Prefix { base: new.to_bits(), size: 1, first: whole.first + before },
+            Prefix {
+                base: whole.base + u128::from(before) + 1,
+                size: whole.size - before - 1,
+                first: whole.first + before + 1,
+            },
+        ];
+        self.prefixes.splice(at..at, parts.into_iter().filter(|part| part.size > 0));
+        true
+    }
+
+    /// Whether new hosts may get the address.
+    pub(super) fn set_open(&mut self, index: AddressIndex, open: bool) {
+        if let Some(closed) = self.closed.get_mut(usize::from(index.0)) {
+            *closed = !open;
+        }
+    }
+
+    /// Whether new hosts may get the address.
+    pub(super) fn is_open(&self, index: AddressIndex) -> bool {
+        !self.closed.get(usize::from(index.0)).copied().unwrap_or(false)
     }
 
     /// Ports of all addresses and transports.
@@ -230,9 +276,13 @@ impl Pool {
             }
         }
         let (first, _) = best?;
+        let may_be_had = |at: u32| {
+            self.is_open(AddressIndex(at as u16))
+                && self.used_at(at, transport).is_some_and(|used| used < self.ports)
+        };
         let with_room = (0..count.min(SEARCH_MAX))
             .map(|step| family.start + (first + step) % count)
-            .find(|&at| self.used_at(at, transport).is_some_and(|used| used < self.ports));
+            .find(|&at| may_be_had(at));
         let full = (or_full && count > 0).then_some(family.start + first);
         with_room.or(full).map(|at| AddressIndex(at as u16))
     }
@@ -469,6 +519,39 @@ mod tests {
         for text in ["192.0.2.0", "192.0.2.2", "198.51.100.7", "198.51.100.12"] {
             assert_eq!(pool.index_of(at(text)), None);
         }
+    }
+
+    #[test]
+    fn an_address_in_the_middle_of_a_prefix_is_renamed_alone() {
+        let mut pool = pool(&["198.51.100.8/30"], 1024..=1033);
+        let at = |text: &str| wide(text.parse().unwrap());
+        let index = pool.index_of(at("198.51.100.9")).unwrap();
+        assert!(pool.rename(at("198.51.100.9"), at("192.0.2.77")));
+        assert_eq!(pool.index_of(at("192.0.2.77")), Some(index));
+        assert_eq!(pool.address(index), at("192.0.2.77"));
+        assert_eq!(pool.index_of(at("198.51.100.9")), None);
+        for (text, place) in [("198.51.100.8", 0), ("198.51.100.10", 2), ("198.51.100.11", 3)] {
+            assert_eq!(pool.index_of(at(text)), Some(AddressIndex(place)));
+            assert_eq!(pool.address(AddressIndex(place)), at(text));
+        }
+        assert!(!pool.rename(at("192.0.2.77"), at("198.51.100.8")), "it has another place");
+        assert!(!pool.rename(at("192.0.2.1"), at("192.0.2.2")), "not in the pool");
+        assert!(pool.rename(at("192.0.2.77"), at("198.51.100.9")));
+        assert_eq!(pool.index_of(at("198.51.100.9")), Some(index));
+    }
+
+    #[test]
+    fn a_closed_address_gets_no_new_hosts() {
+        let mut pool = pool(&["198.51.100.8/31"], 1024..=1033);
+        let mut rng = Rng::new([1; 32]);
+        pool.set_open(AddressIndex(0), false);
+        for _ in 0..20 {
+            assert_eq!(pool.choose(true, Transport::Udp, false, &mut rng), Some(AddressIndex(1)));
+        }
+        pool.set_open(AddressIndex(1), false);
+        assert_eq!(pool.choose(true, Transport::Udp, false, &mut rng), None);
+        pool.set_open(AddressIndex(0), true);
+        assert_eq!(pool.choose(true, Transport::Udp, false, &mut rng), Some(AddressIndex(0)));
     }
 
     #[test]
