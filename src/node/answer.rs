@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::Node;
+use super::exit::Exit;
 use crate::batch::Output;
 use crate::nat::{Outbound, Realm};
 use crate::packet::{Headers, Vnet, icmp};
@@ -24,12 +25,8 @@ impl Node {
         let mut reply = [0; icmp::MAX_LEN];
         let len = icmp::write_error(&mut reply, error, source, packet, headers);
         if let (1.., Some(realm)) = (len, came_in_by) {
-            let (Some(exit), Ok(headers)) = (&mut self.exit, Headers::parse(&reply[..len])) else {
-                return;
-            };
-            let told = &mut reply[..len];
-            let sent = exit.nat.outbound(now, realm, told, &headers, &Vnet::default());
-            if sent != Ok(Outbound::Internet) {
+            let Some(exit) = &mut self.exit else { return };
+            if translate(exit, now, realm, &mut reply[..len]).is_none() {
                 return;
             }
         }
@@ -63,4 +60,12 @@ impl Node {
     fn own_address(&self, ipv6: bool) -> Option<IpAddr> {
         self.addresses.iter().copied().find(|address| address.is_ipv6() == ipv6)
     }
+}
+
+/// Gives an answer the addresses that the Internet knows; none when it may not leave.
+fn translate(exit: &mut Exit, now: Instant, realm: Realm, reply: &mut [u8]) -> Option<()> {
+    let (headers, whole) = (Headers::parse(reply).ok()?, Vnet::default());
+    let sent = exit.nat.outbound(now, realm, reply, &headers, &whole).ok()?;
+    let mut headers = Headers::parse(reply).ok().filter(|_| sent == Outbound::Internet)?;
+    exit.aliases.put_on(reply, &mut headers, &whole).ok()
 }

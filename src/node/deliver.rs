@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::ops::Range;
 
 use super::Node;
+use super::exit_endpoints::HostEnd;
 use super::prefixes::Owner;
 use crate::addr;
 use crate::batch::{Output, Part, RxBatch, TunWrite};
@@ -167,7 +168,7 @@ impl Node {
         if let Some(id) = answered {
             self.flows.record(now, id, Direction::Reply, tally, headers.tcp_flags);
         }
-        if is_error && to == Some(Owner::Local) && !self.is_about_peer(peer, packet, headers) {
+        if is_error && to == Some(Owner::Local) && !self.is_about_peer(now, peer, packet, headers) {
             return Err(DropReason::UnrelatedIcmpError);
         }
         match to {
@@ -197,15 +198,16 @@ impl Node {
         if headers.is_later_fragment() {
             return self.exit_fragments.knows(now, peer, headers);
         }
-        let id = if headers.icmp == Some(IcmpKind::Error) {
-            rewrite::quoted(packet, headers)
-                .ok()
-                .and_then(|quoted| self.flows.lookup(&FlowKey::of(&quoted)))
+        let (key, id) = if headers.icmp == Some(IcmpKind::Error) {
+            let Ok(quoted) = rewrite::quoted(packet, headers) else { return false };
+            let key = FlowKey::of(&quoted);
+            (key, self.flows.lookup(&key))
         } else {
-            answered
+            (FlowKey::of(headers).reversed(), answered)
         };
         let flow = id.and_then(|id| self.flows.get(id));
-        let expected = flow.is_some_and(|flow| flow.egress == Egress::PeerExit(peer));
+        let expected = flow.is_some_and(|flow| flow.egress == Egress::PeerExit(peer))
+            || self.is_endpoint_of(now, peer, &key);
         if expected && headers.fragment.is_some() {
             self.exit_fragments.remember(now, peer, headers);
         }
@@ -214,7 +216,13 @@ impl Node {
 
     /// True for an ICMP error that tells the sender of a packet what became of it on its way to, or
     /// beyond, this peer: others' flows are none of its business.
-    fn is_about_peer(&self, peer: PeerIndex, packet: &[u8], headers: &Headers) -> bool {
+    fn is_about_peer(
+        &self,
+        now: Instant,
+        peer: PeerIndex,
+        packet: &[u8],
+        headers: &Headers,
+    ) -> bool {
         let Ok(quoted) = rewrite::quoted(packet, headers) else { return false };
         if quoted.source != headers.destination {
             return false;
@@ -222,8 +230,17 @@ impl Node {
         if self.prefixes.owner(quoted.destination) == Some(Owner::Peer(peer)) {
             return true;
         }
-        let flow = self.flows.lookup(&FlowKey::of(&quoted)).and_then(|id| self.flows.get(id));
+        let key = FlowKey::of(&quoted);
+        let flow = self.flows.lookup(&key).and_then(|id| self.flows.get(id));
         flow.is_some_and(|flow| flow.egress == Egress::PeerExit(peer))
+            || self.is_endpoint_of(now, peer, &key)
+    }
+
+    /// True when the source of the key has its mapping at the exit of this peer: then anybody may
+    /// send to it, through that exit.
+    fn is_endpoint_of(&self, now: Instant, peer: PeerIndex, key: &FlowKey) -> bool {
+        HostEnd::source_of(key)
+            .is_some_and(|end| self.exit_endpoints.exit_of(now, &end) == Some(peer))
     }
 
     /// We are the exit: out to the Internet through the NAT.
@@ -249,13 +266,16 @@ impl Node {
     /// Exit flows never reach the router itself, local networks or special-purpose ranges.
     pub(super) fn check_exit_destination(&self, destination: IpAddr) -> Result<(), DropReason> {
         let Some(exit) = &self.exit else { return Err(DropReason::ExitRefused) };
+        // It turns round here; the router's own services are out of reach on this way.
+        if exit.in_pool(destination) {
+            return Ok(());
+        }
         let within = |nets: &[ipnet::IpNet]| nets.iter().any(|net| net.contains(&destination));
         if within(&exit.denied) {
             return Err(DropReason::ExitForbidden);
         }
         if addr::is_special_purpose(destination)
             && !within(&exit.permitted)
-            && !exit.in_pool(destination)
             && !exit.nat.is_bypassed(destination)
         {
             return Err(DropReason::ExitForbidden);

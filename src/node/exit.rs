@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::alias::Aliases;
 use super::deliver::Admitted;
 use super::{EgressConfig, Label, Node};
 use crate::batch::Output;
@@ -19,6 +20,8 @@ use crate::time::Instant;
 #[derive(Debug)]
 pub(super) struct Exit {
     pub(super) nat: Nat,
+    /// What the kernel is shown of the NAT's outside addresses.
+    pub(super) aliases: Aliases,
     /// The router's own addresses and local networks, and what the operator adds.
     pub(super) denied: Vec<IpNet>,
     /// Special-purpose destinations that the operator allows.
@@ -37,6 +40,7 @@ impl Exit {
     pub(super) fn new(now: Instant, config: &EgressConfig, rng: Rng) -> Self {
         Self {
             nat: Nat::new(now, &config.nat, rng),
+            aliases: Aliases::default(),
             denied: config.denied.clone(),
             permitted: config.permitted.clone(),
             refusal: config.nat.policy.refusal,
@@ -97,13 +101,18 @@ impl Node {
                 return Err(reason);
             }
         };
-        let admitted = match outbound {
+        let mut admitted = match outbound {
             Outbound::Held => return Ok(Admitted::Gone),
             Outbound::Internet => Admitted::ToTun,
             Outbound::Hairpin(inbound) => self.turn_round(now, inbound, frame, vnet, out)?,
         };
         if headers.fragment.is_some_and(|fragment| fragment.offset == 0) {
             self.pass_released(now, out);
+        }
+        if let Admitted::ToTun(headers) = &mut admitted
+            && let Some(exit) = &self.exit
+        {
+            exit.aliases.put_on(frame, headers, vnet)?;
         }
         Ok(admitted)
     }
@@ -189,6 +198,11 @@ impl Node {
         let mut answer = [0; icmp::MAX_LEN];
         while let Some(exit) = &mut self.exit {
             let len = exit.nat.take_answer(now, &mut answer);
+            if let Ok(mut headers) = Headers::parse(&answer[..len]) {
+                // An address of the same length takes the place of another: nothing can fail.
+                let whole = Vnet::default();
+                let _ = exit.aliases.put_on(&mut answer[..len], &mut headers, &whole);
+            }
             if len == 0 || self.write_made(&answer[..len], out).is_err() {
                 break;
             }

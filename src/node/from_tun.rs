@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::copies::Outbound;
 use super::deliver::Admitted;
+use super::exit_endpoints::HostEnd;
 use super::prefixes::Owner;
 use super::{ExitVia, Label, Node};
 use crate::addr;
@@ -101,11 +102,14 @@ impl Node {
     fn forward(
         &mut self,
         now: Instant,
-        train: Train<'_>,
+        mut train: Train<'_>,
         out: &mut Output,
     ) -> Result<TunVerdict, DropReason> {
         if !addr::is_unicast(train.headers.destination) {
             return Err(DropReason::NotUnicast);
+        }
+        if let Some(exit) = &self.exit {
+            exit.aliases.take_off(train.frame, &mut train.headers, &train.vnet)?;
         }
         let from = self.prefixes.owner(train.headers.source);
         if self.exit.as_ref().is_some_and(|exit| exit.in_pool(train.headers.destination)) {
@@ -129,7 +133,11 @@ impl Node {
         let host = train.headers.source;
         let flow = self.flow_of(now, &train, host);
         match self.egress(now, flow, &train, out)? {
-            Egress::Peer(peer) | Egress::PeerExit(peer) => {
+            Egress::Peer(peer) => self.send_to_peer(now, flow, peer, &train, out),
+            Egress::PeerExit(peer) => {
+                if let Some(end) = HostEnd::source_of(&FlowKey::of(&train.headers)) {
+                    self.exit_endpoints.note(now, end, peer);
+                }
                 self.send_to_peer(now, flow, peer, &train, out)
             }
             Egress::LocalExit => self.leave_here(now, train, out),
@@ -265,7 +273,9 @@ impl Node {
         let egress = match self.prefixes.owner(destination) {
             Some(Owner::Peer(peer)) => Some(Egress::Peer(peer)),
             Some(Owner::Local) => None,
-            None => self.choose_exit(now, destination, flow.metric),
+            None => self
+                .exit_of_endpoint(now, &train.headers, flow.metric)
+                .or_else(|| self.choose_exit(now, destination, flow.metric)),
         };
         let Some(egress) = egress else {
             let error = icmp::Error::NetUnreachable;
@@ -276,6 +286,15 @@ impl Node {
             entry.egress = egress;
         }
         Ok(egress)
+    }
+
+    /// The exit that has the mapping of the packet's source already.
+    fn exit_of_endpoint(&self, now: Instant, headers: &Headers, metric: Metric) -> Option<Egress> {
+        let end = HostEnd::source_of(&FlowKey::of(headers))?;
+        let peer = self.exit_endpoints.exit_of(now, &end)?;
+        let reachable = self.router.path(peer, metric).is_some();
+        (reachable && !addr::is_special_purpose(headers.destination))
+            .then_some(Egress::PeerExit(peer))
     }
 
     /// The first exit in the operator's order that can be used now.

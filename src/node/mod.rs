@@ -8,12 +8,14 @@
 //! - `encapsulate`: a decided train becomes sealed datagrams; `bundle`: small packets share one.
 //! - `deliver`: an opened packet is checked (cryptokey routing) and goes to the TUN, or out by our
 //!   exit (`exit`).
+//! - `alias`: how the exit's outside addresses look to the kernel.
 //! - `relay`: a datagram for another node is sent on from where it lies.
 //! - `copies`: packets that go over two paths, and which of them came first.
 //! - `reports`: what arrived on which path, told to its sender, and what silence means.
 //! - `control`: probes, advertisements and challenges inside the tunnels.
 //! - `paths`: what is measured of the paths to the peers, and how it reaches the router.
 
+mod alias;
 mod answer;
 mod bundle;
 mod config;
@@ -22,6 +24,7 @@ mod copies;
 mod deliver;
 mod encapsulate;
 mod exit;
+mod exit_endpoints;
 mod exit_fragments;
 mod from_tun;
 mod from_underlay;
@@ -60,6 +63,7 @@ use bundle::Bundles;
 use copies::CopyBudget;
 use encapsulate::{Label, Route, Unsent};
 use exit::Exit;
+use exit_endpoints::ExitEndpoints;
 use exit_fragments::ExitFragments;
 use peer::Peer;
 use prefixes::{Owner, PrefixTable};
@@ -112,6 +116,7 @@ pub struct Node {
     copy_budget: CopyBudget,
     coalescer: Coalescer,
     exit_fragments: ExitFragments,
+    exit_endpoints: ExitEndpoints,
     reassembly: Reassembly,
     counters: Counters,
     events: VecDeque<Event>,
@@ -237,6 +242,7 @@ impl Node {
             control_budget_bps: config.control_budget_bps,
             coalescer: Coalescer::new(Offload { tcp: true, udp: true }),
             exit_fragments: ExitFragments::new(),
+            exit_endpoints: ExitEndpoints::new(&mut rng),
             reassembly: Reassembly::new(),
             counters: Counters::default(),
             events: VecDeque::with_capacity(EVENTS_MAX),
