@@ -65,6 +65,7 @@ impl Config {
             (Some(a), Some(b)) => {
                 note(a.mode != b.mode, "egress.mode");
                 note(a.pool != b.pool, "egress.pool");
+                note(a.outside != b.outside, "egress.outside");
                 note(a.ports != b.ports, "egress.ports");
                 note(self.names(&a.allowed) != new.names(&b.allowed), "egress.for");
                 note(a.deny != b.deny, "egress.deny");

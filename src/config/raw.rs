@@ -85,6 +85,7 @@ sections! {
         enabled: bool,
         mode: String,
         pool: Vec<At<String>>,
+        outside: Vec<At<String>>,
         ports: String,
         r#for: Vec<At<String>>,
         deny: Vec<At<String>>,

@@ -1,7 +1,7 @@
 //! The validated configuration. Whoever holds a [`Config`] need not check anything again.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -186,6 +186,9 @@ pub struct EgressSection {
     pub mode: EgressMode,
     /// Outside addresses of the NAT (internal ones in rewrite mode); at least one.
     pub pool: Vec<Ipv4Net>,
+    /// What the pool's addresses stand for in rewrite mode, in the same order; empty for the
+    /// uplinks' addresses.
+    pub outside: Vec<Ipv4Addr>,
     /// Outside ports.
     pub ports: RangeInclusive<u16>,
     /// The peers that may use it, ascending.

@@ -2,6 +2,7 @@
 //! `config.example.yaml`. What is read from that file is the same [`Config`] again. Keys are named
 //! by their files; no secret is in it.
 
+use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
@@ -123,6 +124,8 @@ struct Egress<'c> {
 struct Offer<'c> {
     mode: &'static str,
     pool: &'c [Ipv4Net],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    outside: &'c [Ipv4Addr],
     ports: String,
     r#for: Vec<&'c str>,
     deny: &'c [IpNet],
@@ -276,6 +279,7 @@ fn egress(config: &Config) -> Egress<'_> {
             EgressMode::Masquerade => "masquerade",
         },
         pool: &section.pool,
+        outside: &section.outside,
         ports: format!("{}-{}", section.ports.start(), section.ports.end()),
         r#for: names(config, &section.allowed),
         deny: &section.deny,

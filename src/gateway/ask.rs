@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
+use ipnet::IpNet;
 use mio::Waker;
 
+use super::kernel::OutsidePair;
 use super::status::{Explanation, FlowList, Request, Status};
 use crate::id::UplinkIndex;
 use crate::io::underlay::UnderlaySocket;
@@ -21,6 +23,16 @@ pub(super) enum ToLoop {
     Question(Request, Sender<Answer>),
     /// The socket of an uplink was opened anew, or its interface has no address any more.
     Uplink(UplinkIndex, Option<UnderlaySocket>),
+    /// The outside of our exit changed.
+    Exit(ExitChange),
+}
+
+/// What an address change means for the exit.
+pub(super) struct ExitChange {
+    /// What the pool's addresses stand for.
+    pub(super) outside: Vec<OutsidePair>,
+    /// Destinations that users of the exit may not reach.
+    pub(super) closed: Vec<IpNet>,
 }
 
 /// From the loop to the control thread.

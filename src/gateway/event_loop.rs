@@ -314,6 +314,12 @@ impl EventLoop {
             match message {
                 ToLoop::Question(request, reply) => questions.push_back((request, reply)),
                 ToLoop::Uplink(uplink, socket) => self.replace_socket(uplink, socket),
+                ToLoop::Exit(change) => {
+                    for pair in change.outside {
+                        self.parts.node.set_outside(pair.internal, pair.outside);
+                    }
+                    self.parts.node.set_exit_denied(change.closed);
+                }
             }
         }
         if questions.is_empty() {

@@ -5,10 +5,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::ask::{Answer, Line, ToLoop};
+use ipnet::IpNet;
+
+use super::ask::{Answer, ExitChange, Line, ToLoop};
 use super::control::Backend;
-use super::kernel::{HostFacts, KernelSetup, plan, uplink_address};
+use super::kernel::{HostFacts, KernelSetup, OutsidePair, outside_pairs, plan, uplink_address};
 use super::logging;
+use super::node_config::closed_to_exit;
 use super::status::{ReloadReport, Request};
 use crate::config::{self, Config, UdpGso};
 use crate::id::UplinkIndex;
@@ -38,6 +41,10 @@ pub(super) struct Keeper {
     pub(super) clock: Clock,
     /// How the sockets are bound.
     pub(super) bindings: Vec<Binding>,
+    /// What the exit's addresses stand for, as the loop was told.
+    pub(super) outside: Vec<OutsidePair>,
+    /// What the exit's users may not reach, as the loop was told.
+    pub(super) closed: Vec<IpNet>,
     /// The last complaint, so that it is not repeated every second.
     pub(super) complaint: String,
     /// The host changed and was not looked at yet.
@@ -66,7 +73,18 @@ impl Keeper {
                 self.bindings[index.usize()] = wanted;
             }
         }
-        self.kernel.apply(&plan(&config, &facts))
+        self.kernel.apply(&plan(&config, &facts))?;
+        let outside = outside_pairs(&config, &facts);
+        let closed = config.egress.as_ref().map(|egress| closed_to_exit(&config, egress, &facts));
+        if let Some(closed) = closed
+            && (outside != self.outside || closed != self.closed)
+            && self
+                .line
+                .send(ToLoop::Exit(ExitChange { outside: outside.clone(), closed: closed.clone() }))
+        {
+            (self.outside, self.closed) = (outside, closed);
+        }
+        Ok(())
     }
 }
 

@@ -7,7 +7,9 @@
 //! and only then removes what is no longer wanted, so that there is no gap.
 
 mod apply;
+mod outside;
 mod plan;
+mod rewrite;
 mod ruleset;
 
 use std::io;
@@ -15,6 +17,7 @@ use std::io;
 use crate::io::netlink::{Address, Interface, MAIN_TABLE, Netlink, Route};
 
 pub(crate) use apply::KernelSetup;
+pub(crate) use outside::{OutsidePair, outside_pairs};
 pub(crate) use plan::{KernelPlan, conflict, missing_interface, plan, tun_mtu, uplink_address};
 
 /// What the host looks like, as far as the plan depends on it.

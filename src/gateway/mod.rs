@@ -38,7 +38,7 @@ use ask::{Line, ToControl, ToLoop};
 use control::{Listeners, Server};
 use event_loop::{EventLoop, Parts, poll_with_waker};
 use keeper::{Binding, Keeper, binding};
-use kernel::{HostFacts, KernelPlan, KernelSetup};
+use kernel::{HostFacts, KernelPlan, KernelSetup, OutsidePair};
 use node_config::Incarnation;
 
 use std::os::fd::AsRawFd as _;
@@ -70,10 +70,14 @@ pub fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
     let node_config = node_config::convert(&config, &facts, &incarnation)?;
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(|error| anyhow!("no randomness from the host: {error}"))?;
-    let node = Node::new(node_config, seed, now, wall);
+    let mut node = Node::new(node_config, seed, now, wall);
+    let outside = kernel::outside_pairs(&config, &facts);
+    for pair in &outside {
+        node.set_outside(pair.internal, pair.outside);
+    }
 
     let kernel = KernelSetup::adopt(netlink, state.kernel_record())?;
-    let outside = Outside { config, config_path, clock, timestamps, bindings, listeners };
+    let outside = Outside { config, config_path, clock, timestamps, bindings, outside, listeners };
     let inside = Inside { signals, tun, sockets, node };
     serve(outside, inside, kernel, &plan)
 }
@@ -85,6 +89,7 @@ struct Outside<'a> {
     clock: Clock,
     timestamps: crate::io::files::TimestampKeeper,
     bindings: Vec<Binding>,
+    outside: Vec<OutsidePair>,
     listeners: Listeners,
 }
 
@@ -108,7 +113,8 @@ fn serve(
     let (to_loop, messages) = Line::<ToLoop>::new(loop_waker);
     let (to_control, from_loop) = Line::<ToControl>::new(control_waker);
     let monitors = watch_host(&control_poll)?;
-    let Outside { config, config_path, clock, timestamps, bindings, mut listeners } = outside;
+    let Outside { config, config_path, clock, timestamps, bindings, outside, mut listeners } =
+        outside;
     listeners.watch(&control_poll)?;
     let name = config.node.name.clone();
     let blocks = config.lan.on_failure == OnFailure::Block;
@@ -135,6 +141,9 @@ fn serve(
         timestamps,
         clock,
         bindings,
+        outside,
+        // What the node was made with is told once more: that does no harm.
+        closed: Vec::new(),
         complaint: String::new(),
         // Something may have changed since the first look.
         stale: true,

@@ -107,9 +107,24 @@ fn resolve(endpoint: &Endpoint) -> anyhow::Result<SocketAddr> {
     }
 }
 
-/// Users of our exit reach neither the router itself nor the networks behind it.
 fn egress(config: &Config, facts: &HostFacts) -> Option<EgressConfig> {
     let section = config.egress.as_ref()?;
+    Some(EgressConfig {
+        nat: nat(config, section),
+        pcp: config.nat.pcp,
+        allowed: Some(section.allowed.clone()),
+        denied: closed_to_exit(config, section, facts),
+        permitted: section.allow.clone(),
+    })
+}
+
+/// What users of our exit do not reach: the router itself, the networks behind it, and what the
+/// operator lists.
+pub(super) fn closed_to_exit(
+    config: &Config,
+    section: &config::EgressSection,
+    facts: &HostFacts,
+) -> Vec<IpNet> {
     let is_uplink = |name: &str| config.uplinks.iter().any(|uplink| uplink.interface == name);
     let own = facts.addresses.iter().map(|address| IpNet::from(address.network.addr()));
     let local = facts
@@ -124,13 +139,7 @@ fn egress(config: &Config, facts: &HostFacts) -> Option<EgressConfig> {
     denied.extend(uplinks.map(|address: SocketAddr| IpNet::from(address.ip())));
     denied.sort_unstable();
     denied.dedup();
-    Some(EgressConfig {
-        nat: nat(config, section),
-        pcp: config.nat.pcp,
-        allowed: Some(section.allowed.clone()),
-        denied,
-        permitted: section.allow.clone(),
-    })
+    denied
 }
 
 fn nat(config: &Config, egress: &config::EgressSection) -> NatConfig {

@@ -7,6 +7,8 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use ipnet::IpNet;
+
 use super::Node;
 use crate::packet::{Headers, Vnet, rewrite};
 use crate::telemetry::DropReason;
@@ -61,6 +63,13 @@ impl Aliases {
 }
 
 impl Node {
+    /// Destinations that users of our exit may not reach, from now on.
+    pub fn set_exit_denied(&mut self, denied: Vec<IpNet>) {
+        if let Some(exit) = &mut self.exit {
+            exit.denied = denied;
+        }
+    }
+
     /// Says which real address an address of the exit's pool stands for from now on; none when its
     /// uplink has no address at present: then new mappings get other addresses, as far as there are
     /// any. False when there is no such address in the pool, or another one stands for the same.

@@ -572,7 +572,22 @@ const EXITS_AND_RELAYS: &[Case] = &[
     (
         "  ports: 40000-59999",
         "  pool: [100.64.1.0/31]",
-        "15:9: egress.pool: 2 addresses are too many: mode `rewrite` exchanges one internal address with that of the uplink, so write one, like `100.64.1.1/32`",
+        "15:9: egress.pool: 2 addresses are too many: in mode `rewrite` each stands for an outside address, and the uplinks have 1; a single one, like `100.64.1.1/32`, goes with the default route",
+    ),
+    (
+        "  ports: 40000-59999",
+        "  pool: [100.64.1.1/32]\n  outside: [192.0.2.1, 192.0.2.5]",
+        "16:12: egress.outside: 2 addresses, but `egress.pool` has 1: write as many there, internal ones like `100.64.1.1/32`",
+    ),
+    (
+        "  ports: 40000-59999",
+        "  pool: [100.64.1.0/31]\n  outside: [192.0.2.1, '2001:db8::1']",
+        "16:24: egress.outside[1]: `2001:db8::1`: not an IPv4 address: write one of an uplink's interface, like `192.0.2.1`",
+    ),
+    (
+        "  ports: 40000-59999",
+        "  mode: masquerade\n  outside: [192.0.2.1]",
+        "16:12: egress.outside: only mode `rewrite` exchanges addresses: remove the key",
     ),
     (
         "  ports: 40000-59999",

@@ -124,6 +124,7 @@ fn unusual_values_come_back() {
             "  ports: 1024\n  mode: masquerade\n  for: []\n  deny: ['2001:db8::/32']",
         ),
         ("  ports: 40000-59999", "  mode: routed\n  pool: 203.0.113.64/26\n  allow: 10.0.0.0/8"),
+        ("  ports: 40000-59999", "  pool: 100.64.1.0/31\n  outside: [192.0.2.1, 192.0.2.9]"),
         ("interfaces: [lan0]", "interfaces: ['0', '~', 'a#b', '1.0']\n  on_failure: direct"),
         (
             "address: [10.77.0.1/24]",

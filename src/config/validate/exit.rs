@@ -1,12 +1,13 @@
 //! `egress`, `relay` and `internet`: what we do for others, and what others do for us.
 
+use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 
 use ipnet::{IpNet, Ipv4Net};
 
 use super::networks::{Claims, Kind, ordinary};
 use super::peers::Names;
-use super::{choice, items, network, word};
+use super::{choice, items, network, word, word_or};
 use crate::config::de::At;
 use crate::config::fault::Faults;
 use crate::config::raw::{RawConfig, RawEgress};
@@ -14,7 +15,7 @@ use crate::config::types::{EgressMode, EgressSection, Exit, InternetVia, RelaySe
 use crate::config::units::parse_ports;
 
 /// In the range set aside for address translation (RFC 6598).
-const POOL: Ipv4Net = Ipv4Net::new_assert(std::net::Ipv4Addr::new(100, 64, 1, 1), 32);
+const POOL: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 1, 1), 32);
 const PORTS: RangeInclusive<u16> = 40_000..=59_999;
 /// Well-known ports are not for clients (RFC 4787, section 4.2.3).
 const PORT_MIN: u16 = 1024;
@@ -45,8 +46,10 @@ pub(super) fn egress(
     if !enabled {
         return None;
     }
+    let outside = outside(section, mode, faults);
     check_uplinks(section, mode, &pool, uplinks, faults);
-    Some(EgressSection { mode, pool, ports, allowed, deny, allow })
+    check_outside(section, mode, &pool, &outside, uplinks, faults);
+    Some(EgressSection { mode, pool, outside, ports, allowed, deny, allow })
 }
 
 fn ports(
@@ -155,15 +158,61 @@ fn check_uplinks(
         let at = section.value.enabled.as_ref().map_or(section.position, |at| at.position);
         let message = "the exit is for IPv4, but no uplink is IPv4: add one, or use mode `routed`";
         faults.push(at, &section.key_of("enabled"), message);
+    }
+}
+
+/// The addresses that those of the pool stand for.
+fn outside(section: &At<RawEgress>, mode: EgressMode, faults: &mut Faults) -> Vec<Ipv4Addr> {
+    let Some(list) = section.value.outside.as_ref() else { return Vec::new() };
+    if mode != EgressMode::Rewrite {
+        faults.at(list, "only mode `rewrite` exchanges addresses: remove the key");
+    }
+    let what = "not an IPv4 address: write one of an uplink's interface, like `192.0.2.1`";
+    let mut outside = Vec::new();
+    for at in &list.value {
+        let Some(address) = word_or(at, what, faults) else { continue };
+        if outside.contains(&address) {
+            faults.at(at, format!("`{address}` is listed twice"));
+        } else {
+            outside.push(address);
+        }
+    }
+    outside
+}
+
+/// In mode `rewrite` every address of the pool stands for one outside address, except that a single
+/// one goes wherever the default route goes.
+fn check_outside(
+    section: &At<RawEgress>,
+    mode: EgressMode,
+    pool: &[Ipv4Net],
+    outside: &[Ipv4Addr],
+    uplinks: &[Option<Uplink>],
+    faults: &mut Faults,
+) {
+    if mode != EgressMode::Rewrite || uplinks.iter().any(Option::is_none) {
         return;
     }
-    let addresses: u64 = pool.iter().map(|net| 1_u64 << (32 - net.prefix_len())).sum();
-    if mode == EgressMode::Rewrite && addresses > 1 {
+    let internal: u64 = pool.iter().map(|net| 1_u64 << (32 - net.prefix_len())).sum();
+    let ipv4 = uplinks.iter().flatten().filter(|uplink| !uplink.listen.is_ipv6()).count() as u64;
+    let position = section.value.pool.as_ref().map_or(section.position, |at| at.position);
+    let (known, of) = match outside.len() as u64 {
+        0 => (ipv4, "the uplinks have"),
+        listed => (listed, "`egress.outside` has"),
+    };
+    if internal > known.max(u64::from(outside.is_empty())) {
         let message = format!(
-            "{addresses} addresses are too many: mode `rewrite` exchanges one internal address \
-             with that of the uplink, so write one, like `{POOL}`"
+            "{internal} addresses are too many: in mode `rewrite` each stands for an outside \
+             address, and {of} {known}; a single one, like `{POOL}`, goes with the default route"
         );
-        faults.push(position, &key, message);
+        faults.push(position, &section.key_of("pool"), message);
+    } else if !outside.is_empty() && internal < known {
+        let message = format!(
+            "{known} addresses, but `egress.pool` has {internal}: write as many there, internal \
+             ones like `{POOL}`"
+        );
+        let position = section.value.outside.as_ref().map_or(position, |at| at.position);
+        faults.push(position, &section.key_of("outside"), message);
     }
 }
 

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
+use super::outside::{on_link, outside_pairs};
 use super::{HostFacts, ruleset};
 use crate::config::{Config, EgressMode, InternetVia, Listen, OnFailure, Uplink};
 use crate::io::netlink::{MAIN_TABLE, Route, RouteKind, Rule};
@@ -114,6 +115,7 @@ pub(crate) fn plan(config: &Config, facts: &HostFacts) -> KernelPlan {
     }
     if config.uplinks.len() > 1 {
         uplink_routing(config, facts, &mut plan);
+        exit_routing(config, facts, &mut plan);
     }
     plan
 }
@@ -263,7 +265,7 @@ fn unreachable(destination: IpNet, table: u32) -> Route {
     Route { kind: RouteKind::Unreachable, metric: LAST_RESORT, ..route(destination, table) }
 }
 
-fn default_net(ipv6: bool) -> IpNet {
+pub(super) fn default_net(ipv6: bool) -> IpNet {
     if ipv6 { IpNet::V6(Ipv6Net::default()) } else { IpNet::V4(Ipv4Net::default()) }
 }
 
@@ -387,6 +389,23 @@ fn uplink_routing(config: &Config, facts: &HostFacts, plan: &mut KernelPlan) {
             interface,
             ..route(default_net(ipv6), table)
         });
+    }
+}
+
+/// What leaves from an address of the pool that stands for one uplink's leaves through that uplink,
+/// wherever it goes: one inside endpoint has one outside endpoint for all destinations.
+fn exit_routing(config: &Config, facts: &HostFacts, plan: &mut KernelPlan) {
+    for pair in outside_pairs(config, facts) {
+        let (Some(outside), Some(at)) = (pair.outside, pair.uplink) else { continue };
+        let Some(uplink) = config.uplinks.get(at) else { continue };
+        let table = TABLE + at as u32 + 1;
+        let from = Some(IpNet::from(IpAddr::V4(pair.internal)));
+        plan.rules.push(Rule { from, ..rule(false, preference::UPLINK_DEFAULT, table) });
+        let Some(network) = on_link(facts, &uplink.interface, outside) else { continue };
+        let near = Route { interface: Some(uplink.interface.clone()), ..route(network, table) };
+        if !plan.routes.contains(&near) {
+            plan.routes.push(near);
+        }
     }
 }
 

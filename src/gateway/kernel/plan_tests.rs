@@ -159,15 +159,76 @@ fn the_exit_rewrites_between_pool_and_uplink() {
         "sysctl net/ipv4/ip_local_reserved_ports += 40000-59999",
         "route 100.64.1.1/32 dev ron0",
         "route unreachable 100.64.1.1/32 metric 4294967295",
-        "iifname \"ron0\" ip saddr 100.64.1.1 notrack",
-        "ip daddr 192.0.2.1 udp dport 40000-59999 notrack ip daddr set 100.64.1.1",
-        "ip daddr 192.0.2.1 icmp type echo-reply icmp id 40000-59999 notrack \
-         ip daddr set 100.64.1.1",
-        "oifname \"wan0\" ip saddr 100.64.1.1 ip saddr set 192.0.2.1",
+        "iifname \"ron0\" ip saddr { 100.64.1.1/32 } notrack return",
+        "ip daddr 192.0.2.1 goto exit_in_0",
+        "ip protocol { 6, 17, 132, 136 } th dport 40000-59999 notrack ip daddr set 100.64.1.1",
+        "icmp type { echo-reply, timestamp-reply, info-reply, address-mask-reply } @th,32,16 \
+         40000-59999 notrack ip daddr set 100.64.1.1",
+        "oifname \"wan0\" ip saddr 100.64.1.1 ip saddr set 192.0.2.1 return",
+        "ip saddr 100.64.1.1 ip saddr set 192.0.2.1 return",
+        "@th,68,4 5 @th,136,8 1 @th,256,16 40000-59999 notrack ip daddr set 100.64.1.1",
+        "@th,68,4 7 @th,136,8 { 6, 17, 132, 136 } @th,288,16 40000-59999 notrack ip daddr set \
+         100.64.1.1",
     ] {
         assert!(text.lines().any(|l| l.trim() == line), "{line} is not in\n{text}");
     }
-    assert!(text.contains("@th,160,32 0xc0000201 @th,136,8 1 @th,256,16 40000-59999"), "{text}");
+    assert!(text.contains("@th,160,32 0xc0000201 goto exit_quotes_0"), "{text}");
+}
+
+const TWO_UPLINKS: &str = "
+uplinks:
+  - { name: isp1, interface: wan0, listen: \"192.0.2.1:4710\" }
+  - { name: isp2, interface: wan1, listen: \"auto:4710\" }
+";
+
+#[test]
+fn each_of_several_pool_addresses_leaves_by_its_own_uplink() {
+    let egress = "egress: { enabled: true, pool: [100.64.1.0/31] }\n";
+    let config = config(&[TWO_UPLINKS, egress]);
+    let text = plan(&config, &facts()).to_string();
+    for line in [
+        "rule pref 4702 from 100.64.1.0/32 lookup 4711",
+        "rule pref 4702 from 100.64.1.1/32 lookup 4712",
+        "route 192.0.2.0/24 dev wan0 table 4711",
+        "route 203.0.113.0/24 dev wan1 table 4712",
+        "ip daddr 192.0.2.1 goto exit_in_0",
+        "ip daddr 203.0.113.5 goto exit_in_1",
+        "ip saddr 100.64.1.0 ip saddr set 192.0.2.1 return",
+        "ip saddr 100.64.1.1 ip saddr set 203.0.113.5 return",
+    ] {
+        assert!(text.lines().any(|l| l.trim() == line), "{line} is not in\n{text}");
+    }
+    // One that lost its address sends nothing with its internal one.
+    let mut facts = facts();
+    facts.addresses.pop();
+    let text = plan(&config, &facts).to_string();
+    assert!(text.contains("ip saddr 100.64.1.1 counter drop"), "{text}");
+    assert!(!text.contains("goto exit_in_1") && !text.contains("from 100.64.1.1/32"), "{text}");
+}
+
+#[test]
+fn outside_addresses_may_be_named_and_belong_to_the_uplink_that_has_them() {
+    let egress = "egress: { enabled: true, pool: [100.64.1.0/31], \
+                  outside: [203.0.113.5, 203.0.113.6] }\n";
+    let config = config(&[TWO_UPLINKS, egress]);
+    let pairs = outside_pairs(&config, &facts());
+    let shown: Vec<_> = pairs.iter().map(|p| (p.internal.to_string(), p.outside)).collect();
+    let there = Some("203.0.113.5".parse().unwrap());
+    assert_eq!(shown, [("100.64.1.0".to_owned(), there), ("100.64.1.1".to_owned(), None)]);
+}
+
+#[test]
+fn a_single_pool_address_stands_for_that_of_the_default_route() {
+    let egress = "egress: { enabled: true }\n";
+    let config = config(&[TWO_UPLINKS, egress]);
+    let outside = |facts: &HostFacts| outside_pairs(&config, facts)[0].outside;
+    assert_eq!(outside(&facts()), Some("192.0.2.1".parse().unwrap()));
+    let mut facts = facts();
+    facts.main_routes.remove(0);
+    assert_eq!(outside(&facts), Some("203.0.113.5".parse().unwrap()));
+    let text = plan(&config, &facts).to_string();
+    assert!(text.contains("oifname \"wan0\" ip saddr 100.64.1.1 ip saddr set 192.0.2.1 return"));
+    assert!(text.contains("\t\tip saddr 100.64.1.1 ip saddr set 203.0.113.5 return"), "{text}");
 }
 
 #[test]
@@ -178,7 +239,8 @@ fn masquerade_and_routed_leave_the_addresses_to_others() {
     };
     let masquerade = with("masquerade").nft_body;
     assert!(masquerade.contains("oifname { \"wan0\" } ip saddr { 100.64.1.0/30 } masquerade"));
-    assert_eq!(with("routed").nft_body, "");
+    let routed = with("routed").nft_body;
+    assert!(routed.contains("ip daddr { 100.64.1.0/30 } notrack") && !routed.contains("set"));
 }
 
 #[test]
