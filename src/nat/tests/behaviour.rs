@@ -464,13 +464,13 @@ fn a_renumbered_address_keeps_its_mappings_with_their_ports() {
     let mut lab =
         Lab::new(&NatConfig { pool: vec!["198.51.100.4/32".parse().unwrap()], ..config() });
     let before = lab.out(SITE, "10.1.0.5:5000", SERVER, Upper::Udp).unwrap();
-    let new: IpAddr = "203.0.113.200".parse().unwrap();
-    assert!(lab.nat.rename(before.ip(), new));
+    let new: Ipv4Addr = "203.0.113.200".parse().unwrap();
+    assert!(lab.nat.rename((*before.ip()).into(), new.into()));
     lab.nat.check();
     let after = lab.out(SITE, "10.1.0.5:5000", SERVER, Upper::Udp).unwrap();
-    assert_eq!(after, SocketAddr::new(new, before.port()));
+    assert_eq!(after, SocketAddrV4::new(new, before.port()));
     assert_eq!(lab.back(SERVER, after, Upper::Udp), Ok((SITE, end("10.1.0.5:5000"))));
-    assert!(!lab.nat.is_outside(before.ip()));
+    assert!(!lab.nat.is_outside((*before.ip()).into()));
     assert_eq!(lab.back(SERVER, before, Upper::Udp), Err(DropReason::Unsolicited));
 }
 
@@ -479,13 +479,13 @@ fn hosts_of_a_closed_address_get_another_one_and_keep_what_they_have() {
     let mut lab =
         Lab::new(&NatConfig { pool: vec!["198.51.100.4/31".parse().unwrap()], ..config() });
     let before = lab.out(SITE, "10.1.0.5:5000", SERVER, Upper::Udp).unwrap();
-    lab.nat.set_usable(before.ip(), false);
+    lab.nat.set_usable((*before.ip()).into(), false);
     let kept = lab.out(SITE, "10.1.0.5:5000", SERVER, Upper::Udp).unwrap();
     assert_eq!(kept, before);
     let new = lab.out(SITE, "10.1.0.5:5001", SERVER, Upper::Udp).unwrap();
     assert_ne!(new.ip(), before.ip());
     // With no address left, the one it has is as good as any.
-    lab.nat.set_usable(new.ip(), false);
+    lab.nat.set_usable((*new.ip()).into(), false);
     let last = lab.out(SITE, "10.1.0.5:5002", SERVER, Upper::Udp).unwrap();
     assert_eq!(last.ip(), new.ip());
 }
