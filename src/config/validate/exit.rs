@@ -190,7 +190,8 @@ fn check_outside(
     uplinks: &[Option<Uplink>],
     faults: &mut Faults,
 ) {
-    if mode != EgressMode::Rewrite || uplinks.iter().any(Option::is_none) {
+    let understood = items(&section.value.outside).len() == outside.len();
+    if mode != EgressMode::Rewrite || !understood || uplinks.iter().any(Option::is_none) {
         return;
     }
     let internal: u64 = pool.iter().map(|net| 1_u64 << (32 - net.prefix_len())).sum();
