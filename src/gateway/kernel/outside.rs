@@ -6,7 +6,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::HostFacts;
 use super::plan::{default_net, uplink_ipv4};
-use crate::config::{Config, EgressMode, EgressSection};
+use crate::config::{Config, EgressMode, EgressSection, Uplink};
 use crate::io::netlink::Address;
 
 /// An address of the pool and what it stands for.
@@ -50,7 +50,7 @@ fn own_outside(
 ) -> Vec<(Option<Ipv4Addr>, Option<usize>)> {
     if egress.outside.is_empty() {
         let uplinks = config.uplinks.iter().enumerate().filter(|(_, u)| !u.listen.is_ipv6());
-        return uplinks.map(|(at, uplink)| (uplink_ipv4(uplink, facts), Some(at))).collect();
+        return uplinks.map(|(at, uplink)| (present(uplink, facts), Some(at))).collect();
     }
     let uplink_with = |wanted: Ipv4Addr| {
         let has = |interface: &str| {
@@ -67,6 +67,14 @@ fn own_outside(
     egress.outside.iter().map(pair).collect()
 }
 
+/// The IPv4 address of an uplink, if its interface has it now.
+fn present(uplink: &Uplink, facts: &HostFacts) -> Option<Ipv4Addr> {
+    let address = uplink_ipv4(uplink, facts)?;
+    let is_there =
+        |a: &Address| a.interface == uplink.interface && a.network.addr() == address && a.usable;
+    facts.addresses.iter().any(is_there).then_some(address)
+}
+
 /// The address of the uplink that the router's default route prefers, or else of the first uplink
 /// that has one.
 fn preferred(config: &Config, facts: &HostFacts) -> Option<Ipv4Addr> {
@@ -77,7 +85,7 @@ fn preferred(config: &Config, facts: &HostFacts) -> Option<Ipv4Addr> {
         defaults.map(|route| route.metric).min()
     };
     let known = config.uplinks.iter().filter_map(|uplink| {
-        Some((metric(&uplink.interface).unwrap_or(u32::MAX), uplink_ipv4(uplink, facts)?))
+        Some((metric(&uplink.interface).unwrap_or(u32::MAX), present(uplink, facts)?))
     });
     known.min_by_key(|(metric, _)| *metric).map(|(_, address)| address)
 }

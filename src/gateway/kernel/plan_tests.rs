@@ -85,7 +85,8 @@ route unreachable 10.2.0.0/16 metric 4294967295
 table inet rongate_ron0 {
 	chain mark_replies {
 		type filter hook prerouting priority -140; policy accept;
-		iifname { \"lan0\" } ct direction reply meta mark set 0x4711
+		iifname \"ron0\" ct state new ct mark set ct mark or 0x10000000
+		iifname { \"lan0\" } ct direction reply ct mark and 0x10000000 == 0 meta mark set 0x4711
 	}
 }
 "
@@ -161,13 +162,13 @@ fn the_exit_rewrites_between_pool_and_uplink() {
         "route unreachable 100.64.1.1/32 metric 4294967295",
         "iifname \"ron0\" ip saddr { 100.64.1.1/32 } notrack return",
         "ip daddr 192.0.2.1 goto exit_in_0",
-        "ip protocol { 6, 17, 132, 136 } th dport 40000-59999 notrack ip daddr set 100.64.1.1",
+        "ip protocol { 6, 17, 136 } th dport 40000-59999 notrack ip daddr set 100.64.1.1",
         "icmp type { echo-reply, timestamp-reply, info-reply, address-mask-reply } @th,32,16 \
          40000-59999 notrack ip daddr set 100.64.1.1",
         "oifname \"wan0\" ip saddr 100.64.1.1 ip saddr set 192.0.2.1 return",
         "ip saddr 100.64.1.1 ip saddr set 192.0.2.1 return",
         "@th,68,4 5 @th,136,8 1 @th,256,16 40000-59999 notrack ip daddr set 100.64.1.1",
-        "@th,68,4 7 @th,136,8 { 6, 17, 132, 136 } @th,288,16 40000-59999 notrack ip daddr set \
+        "@th,68,4 7 @th,136,8 { 6, 17, 136 } @th,288,16 40000-59999 notrack ip daddr set \
          100.64.1.1",
     ] {
         assert!(text.lines().any(|l| l.trim() == line), "{line} is not in\n{text}");

@@ -11,8 +11,10 @@ use super::outside::{OutsidePair, outside_pairs};
 use super::ruleset::{Body, outside_interfaces};
 use crate::config::{Config, EgressSection};
 
-/// Protocols whose first four bytes are two ports: TCP, UDP, SCTP, UDP-Lite.
-const WITH_PORTS: &str = "{ 6, 17, 132, 136 }";
+/// Protocols whose ports the NAT changes: TCP, UDP, UDP-Lite.
+const WITH_PORTS: &str = "{ 6, 17, 136 }";
+/// All that it knows more of than addresses.
+const KNOWN: &str = "{ 1, 6, 17, 136 }";
 /// Replies to ICMP queries, all with an identifier (RFC 792, RFC 950).
 const REPLIES: &str = "{ echo-reply, timestamp-reply, info-reply, address-mask-reply }";
 /// Errors that a NAT passes on (RFC 5508 REQ-10).
@@ -67,8 +69,11 @@ fn own_sockets(body: &mut Body, egress: &EgressSection, inward: &[(Ipv4Addr, Ipv
     let (from, ports) = (addresses(inward), ports(egress));
     let socket = "ip daddr . ip protocol . th dport . th sport";
     let query = "@nh,128,32 . @th,32,16";
+    let other = "@nh,128,32 . @nh,72,8";
     body.set("own_sockets", &format!("typeof {socket}"), OWN_MAX, "5m");
     body.set("own_queries", &format!("typeof {query}"), OWN_MAX, "1m");
+    body.set("own_others", &format!("typeof {other}"), OWN_MAX, "5m");
+    body.set("exit_others", &format!("typeof {other}"), OWN_MAX, "5m");
     let rules = [
         format!(
             "ip saddr {from} ip protocol {WITH_PORTS} th sport {ports} update @own_sockets {{ \
@@ -78,6 +83,7 @@ fn own_sockets(body: &mut Body, egress: &EgressSection, inward: &[(Ipv4Addr, Ipv
             "ip saddr {from} icmp type {{ echo-request, timestamp-request }} @th,32,16 {ports} \
              update @own_queries {{ {query} }}"
         ),
+        format!("ip saddr {from} ip protocol != {KNOWN} update @own_others {{ {other} }}"),
     ];
     body.chain("own_out", Some("filter hook output priority -310"), &rules);
 }
@@ -97,8 +103,11 @@ fn exit_in(
         let to = format!("notrack ip daddr set {internal}");
         // An ICMP error quotes our packet behind its own 8 bytes: bit 68 is the length of the
         // quoted header, 136 its protocol, 160 and 192 its addresses.
-        let mut quoted =
-            vec!["@th,68,4 5 @th,136,8 1 @th,192,32 . @th,256,16 @own_queries return".to_owned()];
+        let mut quoted = vec![
+            "@th,68,4 5 @th,136,8 1 @th,192,32 . @th,256,16 @own_queries return".to_owned(),
+            "@th,192,32 . @th,136,8 @own_others return".to_owned(),
+            format!("@th,192,32 . @th,136,8 @exit_others {to}"),
+        ];
         for words in HEADER_WORDS {
             let upper = 64 + 32 * words;
             let header = format!("@th,68,4 {words} @th,136,8");
@@ -108,12 +117,15 @@ fn exit_in(
         let quotes = format!("exit_quotes_{number}");
         body.chain(&quotes, None, &quoted);
         let mine = [
-            "ip protocol { 6, 17, 132, 136 } ip saddr . ip protocol . th sport . th dport \
-             @own_sockets return"
-                .to_owned(),
+            format!(
+                "ip protocol {WITH_PORTS} ip saddr . ip protocol . th sport . th dport \
+                 @own_sockets return"
+            ),
             "icmp type { echo-reply, timestamp-reply } @nh,96,32 . @th,32,16 @own_queries return"
                 .to_owned(),
             format!("ip protocol {WITH_PORTS} th dport {ports} {to}"),
+            "@nh,96,32 . @nh,72,8 @own_others return".to_owned(),
+            format!("ip protocol != {KNOWN} @nh,96,32 . @nh,72,8 @exit_others {to}"),
             format!("icmp type {REPLIES} @th,32,16 {ports} {to}"),
             format!("icmp type {ERRORS} @th,160,32 {:#010x} goto {quotes}", wan.to_bits()),
         ];
@@ -126,6 +138,15 @@ fn exit_in(
 
 fn exit_out(body: &mut Body, config: &Config, facts: &HostFacts, pairs: &[OutsidePair]) {
     let mut rules = vec![format!("oifname \"{}\" return", config.tun.name)];
+    // Protocols without ports belong to the exit for whom its hosts talk to, unless the router does.
+    let internal: Vec<_> = pairs.iter().map(|pair| pair.internal.to_string()).collect();
+    if pairs.iter().any(|pair| pair.outside.is_some()) {
+        rules.push(format!(
+            "ip saddr {{ {} }} ip protocol != {KNOWN} update @exit_others {{ @nh,128,32 . \
+             @nh,72,8 }}",
+            internal.join(", ")
+        ));
+    }
     if let [OutsidePair { internal, uplink: None, .. }] = pairs {
         for (interface, wan) in outside_interfaces(config, facts) {
             rules.push(format!(

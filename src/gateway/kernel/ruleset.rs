@@ -8,11 +8,14 @@ use super::plan::{REPLY_MARK, uplink_ipv4};
 use super::rewrite::rewrite;
 use crate::config::{Config, EgressMode, EgressSection};
 
+/// The bit of a connection's mark that says that it came through the tunnel.
+const TUNNEL_BIT: u32 = 0x1000_0000;
+
 /// The body of our table; empty when nothing is needed.
 pub(super) fn body(config: &Config, facts: &HostFacts) -> String {
     let mut body = Body::default();
     if !config.lan.interfaces.is_empty() {
-        mark_replies(&mut body, &config.lan.interfaces);
+        mark_replies(&mut body, &config.tun.name, &config.lan.interfaces);
     }
     if let Some(egress) = &config.egress {
         match egress.mode {
@@ -80,10 +83,19 @@ fn pool_set(egress: &EgressSection) -> String {
     format!("{{ {} }}", pool.join(", "))
 }
 
-/// Replies of hosts to connections from outside (port forwards) return the way these came.
-fn mark_replies(body: &mut Body, lan: &[String]) {
-    let rule = format!("iifname {} ct direction reply meta mark set {REPLY_MARK:#x}", set_of(lan));
-    body.chain("mark_replies", Some("filter hook prerouting priority -140"), &[rule]);
+/// Replies of hosts to connections from outside (port forwards) return the way these came. What came
+/// through the tunnel returns through the tunnel, least of all in plaintext: its connections are
+/// marked.
+fn mark_replies(body: &mut Body, tun: &str, lan: &[String]) {
+    let rules = [
+        format!("iifname \"{tun}\" ct state new ct mark set ct mark or {TUNNEL_BIT:#x}"),
+        format!(
+            "iifname {} ct direction reply ct mark and {TUNNEL_BIT:#x} == 0 meta mark set \
+             {REPLY_MARK:#x}",
+            set_of(lan)
+        ),
+    ];
+    body.chain("mark_replies", Some("filter hook prerouting priority -140"), &rules);
 }
 
 /// The kernel need not follow the connections of a pool that is routed to us: its table would fill.
