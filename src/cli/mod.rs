@@ -5,9 +5,11 @@
 
 mod check;
 mod control_client;
+mod doctor;
 mod explain;
 mod flows;
 mod keygen;
+mod nat;
 mod output;
 mod paths;
 mod peers;
@@ -46,12 +48,14 @@ struct Arguments {
 enum Command {
     Run(run::Arguments),
     Check(check::Arguments),
+    Doctor(doctor::Arguments),
     Keygen(keygen::Arguments),
     Pubkey(pubkey::Arguments),
     Status(status::Arguments),
     Peers(peers::Arguments),
     Paths(paths::Arguments),
     Flows(flows::Arguments),
+    Nat(nat::Arguments),
     Explain(explain::Arguments),
     Top(top::Arguments),
     Reload(reload::Arguments),
@@ -103,12 +107,14 @@ pub fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Keygen(arguments) => keygen::run(&arguments),
         Command::Pubkey(arguments) => pubkey::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Peers(arguments) => peers::run(&arguments),
         Command::Paths(arguments) => paths::run(&arguments),
         Command::Flows(arguments) => flows::run(&arguments),
+        Command::Nat(arguments) => nat::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::Top(arguments) => top::run(&arguments),
         Command::Reload(arguments) => reload::run(&arguments),
@@ -158,6 +164,7 @@ mod tests {
             "run --config f",
             "check --config f",
             "check --config f --print --json",
+            "doctor --config f --all",
             "keygen",
             "keygen --out f",
             "pubkey",
@@ -165,6 +172,9 @@ mod tests {
             "peers --config f",
             "paths",
             "flows --limit 5 --offset 5 --json",
+            "nat --host 10.1.0.5 --protocol tcp --outside :40123 --json",
+            "nat hosts --control s",
+            "nat delete udp 192.0.2.1:40123 --config f",
             "explain 10.2.0.5",
             "explain tcp 10.1.0.5:40000 10.2.0.5:80",
             "top",

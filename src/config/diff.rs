@@ -82,6 +82,7 @@ impl Config {
         note(self.routing != new.routing, "routing");
         note(self.flows != new.flows, "flows");
         note(self.nat != new.nat, "nat");
+        note(self.nat_log != new.nat_log, "nat_log");
         note(self.tunnel != new.tunnel, "tunnel.suites");
         note(self.log != new.log, "log");
     }

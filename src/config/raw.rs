@@ -42,6 +42,7 @@ sections! {
         routing: RawRouting,
         flows: RawFlows,
         nat: RawNat,
+        nat_log: RawNatLog,
         tunnel: RawTunnel,
         log: String,
     }
@@ -182,6 +183,11 @@ sections! {
         port: u64,
         address: String,
         to: String,
+    }
+
+    RawNatLog {
+        file: String,
+        syslog: String,
     }
 
     RawTunnel {

@@ -49,6 +49,8 @@ pub struct Config {
     pub flows: FlowsSection,
     /// The NAT of our exit.
     pub nat: NatSection,
+    /// The log of the NAT's mappings.
+    pub nat_log: NatLogSection,
     /// Tunnels.
     pub tunnel: TunnelSection,
     /// Filter of the log, in the form of `RUST_LOG`.
@@ -318,6 +320,24 @@ pub struct Forward {
     pub to: SocketAddr,
     /// Whose host that is; none for our own.
     pub peer: Option<PeerIndex>,
+}
+
+/// `nat_log`: where beginnings and ends of mappings are written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NatLogSection {
+    /// A file of JSON lines.
+    pub file: Option<PathBuf>,
+    /// A syslog service.
+    pub syslog: Option<Syslog>,
+}
+
+/// A syslog service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Syslog {
+    /// That of this machine, by the path of its socket.
+    Local(PathBuf),
+    /// Another machine's, over UDP (RFC 5426).
+    Udp(SocketAddr),
 }
 
 /// `tunnel`.

@@ -9,7 +9,7 @@ use std::path::Path;
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Serialize, Serializer};
 
-use super::types::{Config, EgressMode, Exit, InternetVia, OnFailure, UdpGso};
+use super::types::{Config, EgressMode, Exit, InternetVia, OnFailure, Syslog, UdpGso};
 use super::units::format_duration;
 use super::validate::{dscp_name, protocol_name};
 use super::written_nat::Nat;
@@ -67,6 +67,8 @@ struct Document<'c> {
     routing: Routing,
     flows: Bounds,
     nat: Nat,
+    #[serde(skip_serializing_if = "NatLog::is_empty")]
+    nat_log: NatLog<'c>,
     tunnel: Tunnel,
     log: &'c str,
 }
@@ -201,6 +203,20 @@ struct Bounds {
 }
 
 #[derive(Serialize)]
+struct NatLog<'c> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<&'c Path>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    syslog: Option<String>,
+}
+
+impl NatLog<'_> {
+    const fn is_empty(&self) -> bool {
+        self.file.is_none() && self.syslog.is_none()
+    }
+}
+
+#[derive(Serialize)]
 struct Tunnel {
     suites: Vec<&'static str>,
 }
@@ -240,6 +256,7 @@ impl<'c> Document<'c> {
             },
             flows: Bounds { max: config.flows.max, max_per_host: config.flows.max_per_host },
             nat: Nat::new(&config.nat),
+            nat_log: nat_log(config),
             tunnel: Tunnel { suites: config.tunnel.suites.iter().map(|s| s.name()).collect() },
             log: &config.log,
         }
@@ -345,6 +362,15 @@ fn via(config: &Config) -> Word {
                 .collect(),
         ),
     }
+}
+
+fn nat_log(config: &Config) -> NatLog<'_> {
+    let section = &config.nat_log;
+    let syslog = section.syslog.as_ref().map(|syslog| match syslog {
+        Syslog::Local(path) => path.display().to_string(),
+        Syslog::Udp(address) => address.to_string(),
+    });
+    NatLog { file: section.file.as_deref(), syslog }
 }
 
 fn names<'c>(config: &'c Config, peers: &[PeerIndex]) -> Vec<&'c str> {

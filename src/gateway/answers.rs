@@ -1,9 +1,12 @@
 //! Answers to operators' questions, made in the event loop from what the node tells.
 
 mod explain;
+mod nat;
 mod peers;
 
 use std::net::{IpAddr, SocketAddr};
+
+pub(super) use nat::protocol;
 
 use super::ask::Answer;
 use super::status::{
@@ -22,11 +25,23 @@ pub(super) struct Scene<'a> {
     pub(super) config: &'a Config,
     /// Where each uplink's socket is bound.
     pub(super) local: Vec<Option<SocketAddr>>,
+    /// Events that found no room on their way to the log of mappings.
+    pub(super) nat_log_lost: u64,
 }
 
 /// Answers one question.
-pub(super) fn answer(node: &Node, now: Instant, scene: &Scene<'_>, request: &Request) -> Answer {
+pub(super) fn answer(
+    node: &mut Node,
+    now: Instant,
+    scene: &Scene<'_>,
+    request: &Request,
+) -> Answer {
     match request {
+        Request::Nat { filter, limit, from } => {
+            Answer::NatMappings(nat::mappings(node, now, filter, *limit, *from))
+        }
+        Request::NatHosts { limit, from } => Answer::NatHosts(nat::hosts(node, *limit, *from)),
+        Request::NatDelete { protocol, outside } => nat::delete(node, now, protocol, *outside),
         Request::Status => Answer::Status(Box::new(status(node, now, scene))),
         Request::Flows { limit, offset } => Answer::Flows(flows(node, now, *limit, *offset)),
         Request::Explain { subject } => match explain::explain(node, now, scene, subject) {
@@ -56,6 +71,10 @@ fn status(node: &Node, now: Instant, scene: &Scene<'_>) -> Status {
             mappings: nat.mappings,
             ports_in_use: nat.ports_in_use,
             ports_total: nat.ports_total,
+            sessions: nat.sessions,
+            created: nat.created,
+            ended: nat.expired,
+            log_lost: node.lost_nat_events() + scene.nat_log_lost,
         },
         traffic: TrafficStatus {
             tun_rx: counters.tun_rx.into(),

@@ -8,7 +8,9 @@ use ipnet::IpNet;
 use mio::Waker;
 
 use super::kernel::OutsidePair;
-use super::status::{Explanation, FlowList, Request, Status};
+use super::status::{
+    Explanation, FlowList, NatHostList, NatMappingList, NatMappingStatus, Request, Status,
+};
 use crate::id::UplinkIndex;
 use crate::io::underlay::UnderlaySocket;
 
@@ -51,6 +53,12 @@ pub(super) enum Answer {
     Status(Box<Status>),
     /// To [`Request::Flows`].
     Flows(FlowList),
+    /// To [`Request::Nat`].
+    NatMappings(NatMappingList),
+    /// To [`Request::NatHosts`].
+    NatHosts(NatHostList),
+    /// To [`Request::NatDelete`].
+    NatMapping(NatMappingStatus),
     /// To [`Request::Explain`].
     Explanation(Explanation),
     /// Why not, in one sentence.

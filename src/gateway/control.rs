@@ -261,6 +261,9 @@ fn control_line(backend: &mut impl Backend, input: &[u8]) -> Option<(usize, Resp
         Ok(request) => match backend.ask(request) {
             Answer::Status(status) => line(&Reply::Ok(status)),
             Answer::Flows(flows) => line(&Reply::Ok(flows)),
+            Answer::NatMappings(list) => line(&Reply::Ok(list)),
+            Answer::NatHosts(list) => line(&Reply::Ok(list)),
+            Answer::NatMapping(mapping) => line(&Reply::Ok(mapping)),
             Answer::Explanation(explanation) => line(&Reply::Ok(explanation)),
             Answer::Refused(why) => line(&Reply::<()>::Error(why)),
         },

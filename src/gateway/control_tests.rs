@@ -24,7 +24,11 @@ impl Backend for Fake {
             Request::Flows { limit, .. } => {
                 Answer::Flows(FlowList { total: limit as u64, ..FlowList::default() })
             }
-            Request::Explain { .. } | Request::Reload => Answer::Refused("no".into()),
+            Request::Explain { .. }
+            | Request::Nat { .. }
+            | Request::NatHosts { .. }
+            | Request::NatDelete { .. }
+            | Request::Reload => Answer::Refused("no".into()),
         }
     }
 

@@ -21,6 +21,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use super::answers;
 use super::ask::{Line, ToControl, ToLoop};
 use super::logging::Throttle;
+use super::nat_log::{self, NatLog};
 use crate::batch::{Output, RxBatch, Transmit};
 use crate::config::Config;
 use crate::id::UplinkIndex;
@@ -77,6 +78,8 @@ pub(super) struct Parts {
     pub(super) node: Node,
     /// For names in answers.
     pub(super) config: Arc<Config>,
+    /// The log of our NAT's mappings, if there is one.
+    pub(super) nat_log: Option<NatLog>,
     /// From the control thread.
     pub(super) messages: Channel<ToLoop>,
     /// To the control thread.
@@ -192,12 +195,28 @@ impl EventLoop {
         self.serve_hosts(now);
         self.judge_deadlines(now);
         self.carry_out(now);
+        self.log_mappings(now);
         while let Some(event) = self.parts.node.poll_event() {
             if self.throttle.admits(now) {
                 log::info!("{event}");
             }
         }
         Ok(())
+    }
+
+    /// Hands what happened to mappings to their log.
+    fn log_mappings(&mut self, now: Instant) {
+        let Some(log) = &mut self.parts.nat_log else { return };
+        while let Some(first) = self.parts.node.take_nat_event() {
+            let mut events = vec![first];
+            while events.len() < nat_log::BATCH_MAX
+                && let Some(event) = self.parts.node.take_nat_event()
+            {
+                events.push(event);
+            }
+            let lost = self.parts.node.lost_nat_events();
+            log.send(nat_log::Batch { at: self.parts.clock.wall(now), lost, events });
+        }
     }
 
     /// Fills the receive buffers from the ready sockets, each in its turn at being the first.
@@ -328,9 +347,13 @@ impl EventLoop {
         let now = self.parts.clock.now();
         for (request, reply) in questions {
             let local = self.parts.sockets.iter().map(|s| s.as_ref().map(UnderlaySocket::local));
-            let scene = answers::Scene { config: &self.parts.config, local: local.collect() };
+            let scene = answers::Scene {
+                config: &self.parts.config,
+                local: local.collect(),
+                nat_log_lost: self.parts.nat_log.as_ref().map_or(0, NatLog::lost),
+            };
             // Who asked may have given up.
-            let _ = reply.try_send(answers::answer(&self.parts.node, now, &scene, &request));
+            let _ = reply.try_send(answers::answer(&mut self.parts.node, now, &scene, &request));
         }
     }
 

@@ -63,9 +63,11 @@ fn get(path: &str, status: impl FnOnce() -> Answer) -> Response {
             response("200 OK", kind, &body)
         }
         Answer::Refused(why) => plain("503 Service Unavailable", &(why + "\n")),
-        Answer::Flows(_) | Answer::Explanation(_) => {
-            plain("500 Internal Server Error", "unexpected answer\n")
-        }
+        Answer::Flows(_)
+        | Answer::NatMappings(_)
+        | Answer::NatHosts(_)
+        | Answer::NatMapping(_)
+        | Answer::Explanation(_) => plain("500 Internal Server Error", "unexpected answer\n"),
     }
 }
 

@@ -8,11 +8,13 @@ mod answers;
 mod ask;
 mod connection;
 mod control;
+pub mod doctor;
 mod event_loop;
 mod http;
 mod keeper;
 mod kernel;
 mod logging;
+mod nat_log;
 mod node_config;
 pub mod status;
 
@@ -39,6 +41,7 @@ use control::{Listeners, Server};
 use event_loop::{EventLoop, Parts, poll_with_waker};
 use keeper::{Binding, Keeper, binding};
 use kernel::{HostFacts, KernelPlan, KernelSetup, OutsidePair};
+use nat_log::NatLog;
 use node_config::Incarnation;
 
 use std::os::fd::AsRawFd as _;
@@ -77,8 +80,9 @@ pub fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
     }
 
     let kernel = KernelSetup::adopt(netlink, state.kernel_record())?;
+    let nat_log = NatLog::start(&config)?;
     let outside = Outside { config, config_path, clock, timestamps, bindings, outside, listeners };
-    let inside = Inside { signals, tun, sockets, node };
+    let inside = Inside { signals, tun, sockets, node, nat_log };
     serve(outside, inside, kernel, &plan)
 }
 
@@ -99,6 +103,7 @@ struct Inside {
     tun: Tun,
     sockets: Vec<Option<UnderlaySocket>>,
     node: Node,
+    nat_log: Option<NatLog>,
 }
 
 /// Sets the kernel up and runs both threads; afterwards the kernel is as it was.
@@ -118,7 +123,7 @@ fn serve(
     listeners.watch(&control_poll)?;
     let name = config.node.name.clone();
     let blocks = config.lan.on_failure == OnFailure::Block;
-    let Inside { signals, tun, sockets, node } = inside;
+    let Inside { signals, tun, sockets, node, nat_log } = inside;
     let mut event_loop = EventLoop::new(Parts {
         poll: loop_poll,
         clock,
@@ -127,6 +132,7 @@ fn serve(
         sockets,
         node,
         config: Arc::clone(&config),
+        nat_log,
         messages,
         control: to_control.clone(),
     })?;

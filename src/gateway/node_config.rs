@@ -7,9 +7,9 @@ use ipnet::IpNet;
 use zeroize::Zeroizing;
 
 use super::kernel::{HostFacts, uplink_address};
-use crate::config::{self, Config, Endpoint, InternetVia, Listen};
+use crate::config::{self, Config, Endpoint, InternetVia, Listen, NatLogSection};
 use crate::flow;
-use crate::nat::{NatConfig, Realm, StaticMapping};
+use crate::nat::{NatConfig, NatPolicy, Realm, StaticMapping};
 use crate::node::{EgressConfig, ExitVia, NodeConfig, PeerConfig, RelayConfig, UplinkConfig};
 use crate::routing::RouterConfig;
 use crate::time::WallClock;
@@ -151,10 +151,11 @@ fn nat(config: &Config, egress: &config::EgressSection) -> NatConfig {
         address: forward.address,
         port: forward.port,
     };
+    let events = config.nat_log != NatLogSection::default();
     NatConfig {
         limits: section.limits,
         timers: section.timers.clone(),
-        policy: section.policy,
+        policy: NatPolicy { events, ..section.policy },
         static_mappings: section.forwards.iter().map(forward).collect(),
         bypass: section.bypass.clone(),
         ..NatConfig::new(egress.pool.iter().copied().map(IpNet::V4).collect(), egress.ports.clone())

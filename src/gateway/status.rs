@@ -6,9 +6,17 @@
 //! ([`Request`]), a reply `{"ok":...}` or `{"error":"..."}` ([`Reply`]). The fields of [`Status`]
 //! are relied on by operators' scripts: extend them, never rename one.
 
+mod nat;
+
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
+
+pub use nat::{
+    NAT_LIMIT_MAX, NAT_SEARCH_MAX, NatFilter, NatHostList, NatHostStatus, NatMappingList,
+    NatMappingStatus,
+};
 
 /// The longest request line that the gateway reads, in bytes.
 pub const REQUEST_LEN_MAX: usize = 4096;
@@ -35,6 +43,34 @@ pub enum Request {
     Explain {
         /// A destination address, or a flow as `PROTOCOL SOURCE DESTINATION`.
         subject: String,
+    },
+    /// Answered by [`NatMappingList`].
+    Nat {
+        /// Which mappings.
+        #[serde(default)]
+        filter: NatFilter,
+        /// At most so many, and never more than [`NAT_LIMIT_MAX`].
+        #[serde(default = "default_flows_limit")]
+        limit: usize,
+        /// Where to go on: [`NatMappingList::next`] of the answer before.
+        #[serde(default)]
+        from: u32,
+    },
+    /// Answered by [`NatHostList`].
+    NatHosts {
+        /// At most so many, and never more than [`NAT_LIMIT_MAX`].
+        #[serde(default = "default_flows_limit")]
+        limit: usize,
+        /// Where to go on: [`NatHostList::next`] of the answer before.
+        #[serde(default)]
+        from: u32,
+    },
+    /// Ends a mapping. Answered by [`NatMappingStatus`].
+    NatDelete {
+        /// The protocol.
+        protocol: String,
+        /// The outside endpoint.
+        outside: SocketAddr,
     },
     /// Reads the configuration file again. Answered by [`ReloadReport`].
     Reload,
@@ -258,6 +294,18 @@ pub struct NatStatus {
     pub ports_in_use: u64,
     /// Outside ports there are, all protocols and addresses together.
     pub ports_total: u64,
+    /// Sessions in the table.
+    #[serde(default)]
+    pub sessions: u64,
+    /// Mappings made since the start.
+    #[serde(default)]
+    pub created: u64,
+    /// Mappings that ended since the start.
+    #[serde(default)]
+    pub ended: u64,
+    /// Beginnings and ends that the log of mappings lost because it was too slow.
+    #[serde(default)]
+    pub log_lost: u64,
 }
 
 /// Packets and bytes since the start.

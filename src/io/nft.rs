@@ -18,8 +18,12 @@ pub(crate) fn is_installed() -> bool {
 
 /// Applies `ruleset` as a whole or not at all.
 pub(crate) fn apply(ruleset: &str) -> anyhow::Result<()> {
+    hand_over(&["-f", "-"], ruleset)
+}
+
+fn hand_over(arguments: &[&str], ruleset: &str) -> anyhow::Result<()> {
     let mut child = Command::new("nft")
-        .args(["-f", "-"])
+        .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -37,6 +41,21 @@ pub(crate) fn apply(ruleset: &str) -> anyhow::Result<()> {
         bail!("`nft` refused the rules: {}", said.trim().lines().next().unwrap_or("no reason"));
     }
     Ok(())
+}
+
+/// Has the kernel look at `ruleset` without applying it.
+pub(crate) fn check(ruleset: &str) -> anyhow::Result<()> {
+    hand_over(&["-c", "-f", "-"], ruleset)
+}
+
+/// All chains there are, as `nft` writes them in JSON.
+pub(crate) fn list_chains() -> anyhow::Result<serde_json::Value> {
+    let output = Command::new("nft")
+        .args(["-j", "list", "chains"])
+        .stdin(Stdio::null())
+        .output()
+        .context("cannot run `nft`")?;
+    serde_json::from_slice(&output.stdout).context("`nft` does not list chains")
 }
 
 /// True when `table` (family and name) is there.

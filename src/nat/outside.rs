@@ -1,8 +1,10 @@
 //! Changes of the outside: an address that is renumbered, and one that cannot be used for a while.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::end::wide;
+use super::mapping::{MappingId, MappingView};
+use super::pool::Place;
 use super::table::Table;
 use super::{Nat, Transport};
 
@@ -11,6 +13,14 @@ impl Nat {
     /// False when it is not in the pool, or the new one has another place there.
     pub fn rename(&mut self, old: IpAddr, new: IpAddr) -> bool {
         old.is_ipv4() == new.is_ipv4() && self.table.pool.rename(wide(old), wide(new))
+    }
+
+    /// The mapping that has an outside endpoint for all remote ends.
+    pub fn mapping_at(&self, transport: Transport, outside: SocketAddr) -> Option<MappingView> {
+        let address = self.table.pool.index_of(wide(outside.ip()))?;
+        let place = Place { address, transport, port: outside.port() };
+        let id = self.table.pool.mapping(place)?;
+        self.table.iter_from(MappingId(id)).next().filter(|mapping| mapping.id.0 == id)
     }
 
     /// Whether new mappings may get an outside address. Hosts that have a closed one get another

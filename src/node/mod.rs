@@ -28,6 +28,7 @@ mod exit_endpoints;
 mod exit_fragments;
 mod from_tun;
 mod from_underlay;
+mod nat_view;
 mod on_timeout;
 mod paths;
 mod pcp;

@@ -65,7 +65,7 @@ const UNKNOWN_AND_DUPLICATE_KEYS: &[Case] = &[
     (
         "",
         "frobnicate: 1",
-        "27:1: frobnicate: unknown key: possible here are `node`, `control`, `http`, `tun`, `lan`, `uplinks`, `egress`, `relay`, `peers`, `classes`, `internet`, `probing`, `routing`, `flows`, `nat`, `tunnel`, `log`",
+        "27:1: frobnicate: unknown key: possible here are `node`, `control`, `http`, `tun`, `lan`, `uplinks`, `egress`, `relay`, `peers`, `classes`, `internet`, `probing`, `routing`, `flows`, `nat`, `nat_log`, `tunnel`, `log`",
     ),
     ("", "eggress: {enabled: true}", "27:1: eggress: unknown key: did you mean `egress`?"),
     (

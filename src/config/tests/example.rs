@@ -119,6 +119,7 @@ fn the_example_says_what_a_reload_applies() {
                 | "routing"
                 | "flows"
                 | "nat"
+                | "nat_log"
                 | "tunnel"
         ) && indent == 0;
         let first = told.insert(path.clone());

@@ -104,6 +104,8 @@ fn unusual_values_come_back() {
         "relay: {for: [], rate: 1.5mbit}\ninternet: {via: auto}",
         "internet: {via: []}\nrouting: {margin: 0, margin_latency: 0.5ms, hold_down: 0s, copies: 64kbit}",
         "tunnel: {suites: chacha20-poly1305}\nlog: 'off,rongate::routing=debug'",
+        "nat_log: {file: /var/log/x.log, syslog: '192.0.2.9:514'}",
+        "nat_log: {syslog: /dev/log}",
         "http: {listen: '[::1]:9477'}\nflows: {max: 9}\nnat: {max: 7, udp: 2.5m}",
         "nat: {tcp_per_host: 9, rate_per_host: 3, udp_ports: [53 30s, 123 1m], parity: false,\
          \x20mapping: address, filtering_tcp: address-and-port, reuse: when_full, refusal: silent,\

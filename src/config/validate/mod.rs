@@ -4,6 +4,7 @@ mod classes;
 mod exit;
 mod limits;
 mod nat;
+mod nat_log;
 mod networks;
 mod node;
 mod peers;
@@ -54,6 +55,7 @@ pub(super) fn validate(
     let control = control(file, node.as_ref().map_or("rongate", |node| &node.name), faults);
     let http = http(file, faults);
     let log = limits::log(file, faults);
+    let nat_log = nat_log::nat_log(file, faults);
     Some(Config {
         node: node?,
         control,
@@ -70,6 +72,7 @@ pub(super) fn validate(
         routing: limits.routing,
         flows: limits.flows,
         nat,
+        nat_log,
         tunnel: limits.tunnel,
         log,
     })
