@@ -40,3 +40,35 @@ need_lab() {
     nc=netcat-openbsd traceroute=traceroute ethtool=ethtool unshare=util-linux
   export PATH="$PATH:/usr/sbin:/sbin"
 }
+
+# What only some scenarios talk to. Debian's packages are unpacked into a cache, not installed: some
+# are services that would start.
+TOOLS="${XDG_CACHE_HOME:-$HOME/.cache}/rongate-lab/tools"
+TOOL_PACKAGES=(aria2 coturn dropbear-bin mtr-tiny nginx-light python3-aioice
+  python3-pyftpdlib sip-tester wireguard-go)
+
+need_tools() {
+  local work options=(-qq -y --no-install-recommends -o Debug::NoLocking=1 -o APT::Sandbox::User=root)
+  need ssh=openssh-client wg=wireguard-tools openssl=openssl
+  export RONGATE_LAB_TOOLS="$TOOLS"
+  [ "$(cat "$TOOLS/packages" 2>/dev/null)" = "${TOOL_PACKAGES[*]}" ] && return 0
+  command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null \
+    || fail "some scenarios need ${TOOL_PACKAGES[*]}, and this is no Debian"
+  say "unpacking ${TOOL_PACKAGES[*]} into $TOOLS"
+  work=$(mktemp -d)
+  mkdir -p "$work/lists/partial" "$work/cache/archives/partial" "$work/root"
+  options+=(-o "Dir::State::Lists=$work/lists" -o "Dir::Cache=$work/cache")
+  if ! { timeout 120 apt-get "${options[@]}" update \
+    && timeout 300 apt-get "${options[@]}" install --download-only "${TOOL_PACKAGES[@]}" \
+    && for package in "$work"/cache/archives/*.deb; do dpkg-deb -x "$package" "$work/root"; done
+  } >"$work/log" 2>&1; then
+    tail -n 3 "$work/log" >&2
+    rm -rf "$work"
+    fail "could not fetch: ${TOOL_PACKAGES[*]}"
+  fi
+  echo "${TOOL_PACKAGES[*]}" >"$work/root/packages"
+  rm -rf "$TOOLS"
+  mkdir -p "$(dirname "$TOOLS")"
+  mv "$work/root" "$TOOLS"
+  rm -rf "$work"
+}

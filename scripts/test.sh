@@ -47,6 +47,7 @@ stage unit cargo test --workspace --locked --quiet --lib --bins
 stage integration cargo test -p rongate --locked --quiet --test '*'
 stage budgets cargo bench -p rongate --locked --quiet --bench datapath -- --check
 if [ "$quick" -eq 0 ]; then
+  need_tools
   stage build cargo build --workspace --release --locked --quiet
   stage scenarios cargo test -p netns-tests --release --locked --test '*'
 fi

@@ -11,7 +11,7 @@ use super::netns::Netns;
 use super::process::{Finished, Process, run};
 use super::programs::find_program;
 use super::reports::{Hop, Iperf, Ping, parse_curl, parse_iperf, parse_ping, parse_traceroute};
-use super::tick;
+use super::{tick, tools};
 
 /// A host of a site, or the Internet's server.
 #[derive(Clone, Debug)]
@@ -80,9 +80,36 @@ impl Host {
 
     /// Starts a program that runs on; its output is in a log of its own.
     pub fn start(&self, name: &str, program: &Path, arguments: &[&str]) -> Result<Process> {
+        self.spawn(name, self.netns.command(program).args(arguments))
+    }
+
+    /// Like [`Self::run`], for a program that was unpacked for the scenarios.
+    pub fn run_tool(&self, name: &str, arguments: &[&str], limit: Duration) -> Result<Finished> {
+        let mut command = self.command(&tools::find_tool(name)?.display().to_string());
+        run(tools::with_libraries(command.args(arguments)), limit)
+    }
+
+    /// Like [`Self::start`], for a program that was unpacked for the scenarios.
+    pub fn start_tool(&self, name: &str, arguments: &[&str]) -> Result<Process> {
+        let mut command = self.netns.command(tools::find_tool(name)?);
+        self.spawn(name, tools::with_libraries(command.args(arguments)))
+    }
+
+    /// Starts a Python program, with the modules that were unpacked for the scenarios.
+    pub fn start_python(&self, name: &str, arguments: &[&str]) -> Result<Process> {
+        let mut command = self.netns.command(tools::python());
+        self.spawn(name, tools::with_libraries(command.args(arguments)))
+    }
+
+    fn spawn(&self, name: &str, command: &mut Command) -> Result<Process> {
         let name = format!("{}-{name}", self.netns.name());
         let log = fresh_log(&self.directory, &name);
-        Process::spawn(&name, self.netns.command(program).args(arguments), &log)
+        Process::spawn(&name, command, &log)
+    }
+
+    /// A file of the laboratory, which all its hosts share.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
     }
 
     /// Sends `count` pings, `interval` apart, and waits a second for the last reply.

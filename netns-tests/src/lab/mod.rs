@@ -33,6 +33,7 @@ pub mod programs;
 pub mod reports;
 mod sys;
 pub mod tick;
+pub mod tools;
 pub mod topology;
 mod underlay;
 

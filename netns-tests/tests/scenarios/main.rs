@@ -8,6 +8,9 @@ mod exit;
 mod kernel;
 mod laboratory;
 mod mtu;
+mod nat_behaviour;
+mod nat_exit;
+mod nat_programs;
 mod relay;
 mod restart;
 mod uplinks;
@@ -23,6 +26,9 @@ fn main() -> ExitCode {
         relay::SCENARIOS,
         uplinks::SCENARIOS,
         exit::SCENARIOS,
+        nat_behaviour::SCENARIOS,
+        nat_exit::SCENARIOS,
+        nat_programs::SCENARIOS,
         mtu::SCENARIOS,
         restart::SCENARIOS,
         kernel::SCENARIOS,

@@ -1,0 +1,178 @@
+//! The exit's outside in mode `rewrite`: several uplinks, changing addresses, the router's own
+//! sockets, every kind of ICMP, fragments.
+//!
+//! ```text
+//!   mit-h1 .. h4 ─ mit ═══ 10 ms ═══ utah ┬ wan0 192.0.2.17 ═══ 10 ms ═══╗
+//!                                   exit  └ wan1 198.51.100.17 ═ 10 ms ══╩ internet ─ server
+//! ```
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use anyhow::{Context, Result, ensure};
+use netns_tests::lab::{Capture, Host, Lab, Scenario, Site, Topology, wait_until};
+
+use crate::common::{MS, SECOND, start, wait_ping};
+
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario::new("nat::several_uplinks", several_uplinks),
+    Scenario::new("nat::renumbered", renumbered),
+    Scenario::new("nat::router_undisturbed", router_undisturbed),
+    Scenario::new("nat::icmp_and_fragments", icmp_and_fragments),
+];
+
+const SERVER: &str = "203.0.113.80";
+const WAN: [&str; 2] = ["192.0.2.17", "198.51.100.17"];
+
+fn exit(hosts: u8, egress: &str) -> Result<Lab> {
+    let utah = format!("{{egress: {egress}}}");
+    start(
+        Topology::new([
+            Site::new("mit").hosts(hosts).config("{internet: {via: [utah]}}"),
+            Site::new("utah").uplinks(&["isp1", "isp2"]).config(&utah),
+        ])
+        .internet(2)
+        .all_links("{delay: 10ms}"),
+    )
+}
+
+/// What the server takes the host for.
+fn seen(host: &Host, server: &str) -> Result<String> {
+    Ok(host.http_get(&format!("http://{server}/whoami"), 4 * SECOND)?.body.trim().to_owned())
+}
+
+/// Two outside addresses: hosts are spread over them, each keeps its own towards everybody, and those
+/// of an uplink that goes away get the other one.
+fn several_uplinks() -> Result<()> {
+    let lab = exit(6, "{enabled: true, pool: [100.64.1.1/32, 100.64.1.2/32]}")?;
+    let mut used = BTreeSet::new();
+    for number in 1..=6 {
+        let host = lab.host("mit", number)?;
+        let outside = seen(&host, SERVER)?;
+        for again in ["203.0.113.81", SERVER] {
+            ensure!(seen(&host, again)? == outside, "host {number} has several addresses");
+        }
+        host.expect_ping(SERVER.parse::<IpAddr>()?)?;
+        used.insert(outside);
+    }
+    // Each of six hosts takes the emptier of two random ones of two.
+    let all: BTreeSet<String> = WAN.iter().map(|&wan| wan.to_owned()).collect();
+    ensure!(used == all, "the uplinks are used unevenly: {used:?}");
+    lab.netns("utah")?.ip("address delete 198.51.100.17/29 dev wan1")?;
+    for number in 1..=6 {
+        let host = lab.host("mit", number)?;
+        wait_until(&format!("host {number} has the other address"), 5 * SECOND, || {
+            let outside = seen(&host, SERVER)?;
+            ensure!(outside == WAN[0], "{outside}");
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// The provider gives another address: mappings keep their ports, and nothing leaves with an
+/// internal address.
+fn renumbered() -> Result<()> {
+    let mut topology = crate::nat_programs::topology();
+    let follows = "{uplinks: [{name: isp1, interface: wan0, listen: 'auto:4710'}]}";
+    topology.sites[1] = topology.sites[1].clone().config(follows);
+    let lab = start(topology)?;
+    let host = lab.host("mit", 1)?;
+    let ask = || -> Result<String> {
+        let arguments = ["-u", "-n", "-w", "1", "-p", "5000", SERVER, "9007"];
+        let reply = netns_tests::lab::process::run_with_input(
+            host.command("nc").args(arguments),
+            "who\n",
+            4 * SECOND,
+        )?;
+        reply.stdout.lines().last().map(str::to_owned).context("no answer")
+    };
+    let before = ask()?;
+    let port = before.rsplit(':').next().context("no port")?.to_owned();
+    ensure!(before.starts_with(WAN[0]), "{before}");
+    let new = lab.renumber("utah")?;
+    wait_until("the new address is used", 10 * SECOND, || {
+        let after = ask()?;
+        ensure!(after == format!("{new}:{port}"), "{before}, then {after}");
+        Ok(())
+    })
+}
+
+/// The router's own programs get their answers, even with ports and identifiers of the exit, while
+/// hosts use the exit.
+fn router_undisturbed() -> Result<()> {
+    let lab = start(crate::nat_programs::topology())?;
+    let (host, router, server) = (lab.host("mit", 1)?, lab.router("utah")?, lab.server()?);
+    let to: IpAddr = SERVER.parse()?;
+    host.expect_ping(to)?;
+    for identifier in ["45000", "45001", "45002", "77"] {
+        let ping = router.ping_with(to, 3, 20 * MS, &["-e", identifier])?;
+        ensure!(ping.received == 3, "identifier {identifier}: {ping:?}");
+    }
+    let hops = router.traceroute(to, &["-I"])?;
+    ensure!(hops.iter().all(Option::is_some) && hops.last() == Some(&Some(to)), "{hops:?}");
+    for port in ["40000", "50001", "59999"] {
+        let url = format!("http://{SERVER}/bytes/200000");
+        let arguments = ["-sS", "-m", "5", "--local-port", port, "-o", "/dev/null", &url];
+        router.run("curl", &arguments, 8 * SECOND)?.success()?;
+        router
+            .run(
+                "dig",
+                &[&format!("@{SERVER}"), "-b", &format!("0.0.0.0#{port}"), "+tries=1", "www.lab"],
+                8 * SECOND,
+            )?
+            .success()?;
+    }
+    // Nobody is given a port of the exit by chance.
+    let reserved = router.run("cat", &["/proc/sys/net/ipv4/ip_local_reserved_ports"], SECOND)?;
+    ensure!(reserved.stdout.contains("40000-59999"), "{reserved:?}");
+    // Services of the router stay reachable from outside, and the exit's hosts online.
+    let _service = router.start_servers(&[WAN[0].parse()?])?;
+    ensure!(seen(&server, WAN[0])? == SERVER);
+    ensure!(seen(&host, SERVER)? == WAN[0]);
+    Ok(())
+}
+
+/// What hosts behind the exit say about packets that they got is understood outside, and goes there
+/// through the exit; large packets pass in fragments both ways.
+fn icmp_and_fragments() -> Result<()> {
+    let lab = start(crate::nat_programs::topology())?;
+    let (host, server) = (lab.host("mit", 1)?, lab.server()?);
+    let captures = [Capture::start(lab.netns("mit")?, "wan0", &[b"anybody there?".as_slice()])?];
+    // A mapping whose host does not listen any more: the sender outside is refused.
+    let who = netns_tests::lab::process::run_with_input(
+        host.command("nc").args(["-u", "-n", "-w", "1", "-p", "6000", SERVER, "9007"]),
+        "who\n",
+        4 * SECOND,
+    )?;
+    let outside: std::net::SocketAddr = who.stdout.trim().parse().context(who.stdout.clone())?;
+    server.netns().within(|| {
+        let socket = std::net::UdpSocket::bind((SERVER, 9100))?;
+        socket.connect(outside)?;
+        socket.set_read_timeout(Some(4 * SECOND))?;
+        socket.send(b"anybody there?")?;
+        let error = socket.recv(&mut [0; 16]).err().context("an answer?")?;
+        ensure!(error.kind() == std::io::ErrorKind::ConnectionRefused, "{error}");
+        Ok(())
+    })?;
+    // Fragments, which the exit sees in order and out of it.
+    for (size, wanted) in [("3000", 3), ("20000", 3)] {
+        let ping = host.ping_with(SERVER.parse::<IpAddr>()?, 3, 50 * MS, &["-s", size])?;
+        ensure!(ping.received == wanted, "{size}: {ping:?}");
+    }
+    let echo = host.netns().within(|| {
+        let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+        socket.set_read_timeout(Some(4 * SECOND))?;
+        socket.connect((SERVER, 7))?;
+        let large: Vec<u8> = (0..9_000_u32).map(|n| n as u8).collect();
+        socket.send(&large)?;
+        let mut back = vec![0; 10_000];
+        let length = socket.recv(&mut back)?;
+        Ok(back[..length] == large)
+    })?;
+    ensure!(echo, "an echo of 9,000 bytes came back damaged");
+    for capture in captures {
+        capture.expect_nothing()?;
+    }
+    wait_ping(&lab, "mit", "utah")
+}
