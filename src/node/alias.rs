@@ -13,6 +13,9 @@ use super::Node;
 use crate::packet::{Headers, Vnet, rewrite};
 use crate::telemetry::DropReason;
 
+/// Where an IPv4 header has its source.
+const SOURCE: std::ops::Range<usize> = 12..16;
+
 /// Internal and real outside addresses, in pairs that differ.
 #[derive(Debug, Default)]
 pub(super) struct Aliases(Vec<(Ipv4Addr, Ipv4Addr)>);
@@ -47,18 +50,18 @@ impl Aliases {
         Ok(())
     }
 
-    /// A frame for the kernel gets the internal address as its source.
+    /// A frame for the kernel gets the internal address as its source. The headers may be those of
+    /// the frame before it was translated.
     pub(super) fn put_on(
         &self,
         frame: &mut [u8],
-        headers: &mut Headers,
+        headers: &Headers,
         vnet: &Vnet,
     ) -> Result<(), DropReason> {
-        let IpAddr::V4(source) = headers.source else { return Ok(()) };
-        let Some(internal) = self.internal(source) else { return Ok(()) };
-        rewrite::set_source(frame, headers, vnet, internal.into(), None)?;
-        headers.source = internal.into();
-        Ok(())
+        let Some(&[a, b, c, d]) = frame.get(SOURCE) else { return Ok(()) };
+        let internal = self.internal(Ipv4Addr::new(a, b, c, d)).filter(|_| !headers.is_ipv6());
+        let Some(internal) = internal else { return Ok(()) };
+        rewrite::set_source(frame, headers, vnet, internal.into(), None)
     }
 }
 
@@ -100,12 +103,12 @@ mod tests {
         let mut sample = Sample::new(false, Upper::Udp, b"some data");
         sample.source = outside.into();
         let mut packet = sample.bytes();
-        let mut headers = Headers::parse(&packet).unwrap();
+        let headers = Headers::parse(&packet).unwrap();
         let before = headers.destination;
-        aliases.put_on(&mut packet, &mut headers, &Vnet::default()).unwrap();
+        aliases.put_on(&mut packet, &headers, &Vnet::default()).unwrap();
         assert_checksums(&packet);
-        assert_eq!(Headers::parse(&packet).unwrap().source, IpAddr::from(internal));
-        assert_eq!((headers.source, headers.destination), (internal.into(), before));
+        let after = Headers::parse(&packet).unwrap();
+        assert_eq!((after.source, after.destination), (internal.into(), before));
 
         let mut sample = Sample::new(false, Upper::Udp, b"some data");
         sample.destination = internal.into();
@@ -119,7 +122,7 @@ mod tests {
         let untouched = packet.clone();
         let mut headers = Headers::parse(&packet).unwrap();
         aliases.take_off(&mut packet, &mut headers, &Vnet::default()).unwrap();
-        aliases.put_on(&mut packet, &mut headers, &Vnet::default()).unwrap();
+        aliases.put_on(&mut packet, &headers, &Vnet::default()).unwrap();
         assert_eq!(packet, untouched);
         aliases.set(internal, internal);
         assert_eq!(aliases.outside(internal), None);

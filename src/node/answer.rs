@@ -66,6 +66,6 @@ impl Node {
 fn translate(exit: &mut Exit, now: Instant, realm: Realm, reply: &mut [u8]) -> Option<()> {
     let (headers, whole) = (Headers::parse(reply).ok()?, Vnet::default());
     let sent = exit.nat.outbound(now, realm, reply, &headers, &whole).ok()?;
-    let mut headers = Headers::parse(reply).ok().filter(|_| sent == Outbound::Internet)?;
-    exit.aliases.put_on(reply, &mut headers, &whole).ok()
+    let headers = Headers::parse(reply).ok().filter(|_| sent == Outbound::Internet)?;
+    exit.aliases.put_on(reply, &headers, &whole).ok()
 }

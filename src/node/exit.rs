@@ -101,7 +101,7 @@ impl Node {
                 return Err(reason);
             }
         };
-        let mut admitted = match outbound {
+        let admitted = match outbound {
             Outbound::Held => return Ok(Admitted::Gone),
             Outbound::Internet => Admitted::ToTun,
             Outbound::Hairpin(inbound) => self.turn_round(now, inbound, frame, vnet, out)?,
@@ -109,7 +109,7 @@ impl Node {
         if headers.fragment.is_some_and(|fragment| fragment.offset == 0) {
             self.pass_released(now, out);
         }
-        if let Admitted::ToTun(headers) = &mut admitted
+        if admitted == Admitted::ToTun
             && let Some(exit) = &self.exit
         {
             exit.aliases.put_on(frame, headers, vnet)?;
@@ -198,10 +198,10 @@ impl Node {
         let mut answer = [0; icmp::MAX_LEN];
         while let Some(exit) = &mut self.exit {
             let len = exit.nat.take_answer(now, &mut answer);
-            if let Ok(mut headers) = Headers::parse(&answer[..len]) {
+            if let Ok(headers) = Headers::parse(&answer[..len]) {
                 // An address of the same length takes the place of another: nothing can fail.
                 let whole = Vnet::default();
-                let _ = exit.aliases.put_on(&mut answer[..len], &mut headers, &whole);
+                let _ = exit.aliases.put_on(&mut answer[..len], &headers, &whole);
             }
             if len == 0 || self.write_made(&answer[..len], out).is_err() {
                 break;
