@@ -328,12 +328,12 @@ pub struct NatLogSection {
     /// A file of JSON lines.
     pub file: Option<PathBuf>,
     /// A syslog service.
-    pub syslog: Option<Syslog>,
+    pub syslog: Option<SyslogService>,
 }
 
 /// A syslog service.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Syslog {
+pub enum SyslogService {
     /// That of this machine, by the path of its socket.
     Local(PathBuf),
     /// Another machine's, over UDP (RFC 5426).

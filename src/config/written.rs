@@ -9,7 +9,7 @@ use std::path::Path;
 use ipnet::{IpNet, Ipv4Net};
 use serde::{Serialize, Serializer};
 
-use super::types::{Config, EgressMode, Exit, InternetVia, OnFailure, Syslog, UdpGso};
+use super::types::{Config, EgressMode, Exit, InternetVia, OnFailure, SyslogService, UdpGso};
 use super::units::format_duration;
 use super::validate::{dscp_name, protocol_name};
 use super::written_nat::Nat;
@@ -367,8 +367,8 @@ fn via(config: &Config) -> Word {
 fn nat_log(config: &Config) -> NatLog<'_> {
     let section = &config.nat_log;
     let syslog = section.syslog.as_ref().map(|syslog| match syslog {
-        Syslog::Local(path) => path.display().to_string(),
-        Syslog::Udp(address) => address.to_string(),
+        SyslogService::Local(path) => path.display().to_string(),
+        SyslogService::Udp(address) => address.to_string(),
     });
     NatLog { file: section.file.as_deref(), syslog }
 }

@@ -17,7 +17,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use serde::Serialize;
 
 use super::answers::protocol;
-use crate::config::{Config, NatLogSection, Syslog};
+use crate::config::{Config, NatLogSection, SyslogService};
 use crate::io::underlay::unspecified;
 use crate::nat::{NatEvent, Realm};
 use crate::time::WallClock;
@@ -134,12 +134,12 @@ impl Writer {
             None => None,
         };
         let syslog = match &section.syslog {
-            Some(Syslog::Local(path)) => {
+            Some(SyslogService::Local(path)) => {
                 let socket = UnixDatagram::unbound().context("no socket for syslog")?;
                 socket.set_nonblocking(true).context("no socket for syslog")?;
                 Some(Remote::Local(socket, path.clone()))
             }
-            Some(Syslog::Udp(address)) => {
+            Some(SyslogService::Udp(address)) => {
                 let socket = UdpSocket::bind((unspecified(address.is_ipv6()), 0));
                 let socket = socket.context("no socket for syslog")?;
                 socket.set_nonblocking(true).context("no socket for syslog")?;
@@ -328,7 +328,8 @@ mod tests {
     fn syslog_gets_the_same_lines_and_a_missing_one_is_an_error_not_a_wait() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        let section = NatLogSection { file: None, syslog: Some(Syslog::Local(path.clone())) };
+        let section =
+            NatLogSection { file: None, syslog: Some(SyslogService::Local(path.clone())) };
         let (config, _) = crate::gateway::kernel::test_site(&[
             "uplinks: [{ name: isp1, interface: wan0, listen: \"192.0.2.1:4710\" }]\n",
         ]);

@@ -14,8 +14,10 @@ use netns_tests::lab::{Host, Lab, Process, Scenario, Site, Topology, wait_until}
 
 use crate::common::{SECOND, start};
 
-pub(crate) const SCENARIOS: &[Scenario] =
-    &[Scenario::new("nat::stun_behaviour", stun_behaviour), Scenario::new("nat::ice", ice)];
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario::new("nat_behaviour::stun_behaviour", stun_behaviour),
+    Scenario::new("nat::ice", ice),
+];
 
 const SERVERS: [&str; 2] = ["203.0.113.80", "203.0.113.81"];
 const OUTSIDE: &str = "192.0.2.17";

@@ -17,9 +17,9 @@ use netns_tests::lab::{Host, Scenario, Site, Topology, wait_until};
 use crate::common::{SECOND, start};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
-    Scenario::new("nat::transfers", transfers),
-    Scenario::new("nat::sessions", sessions),
-    Scenario::new("nat::bittorrent", bittorrent),
+    Scenario::new("nat_programs::transfers", transfers),
+    Scenario::new("nat_programs::sessions", sessions),
+    Scenario::new("nat_programs::bittorrent", bittorrent),
 ];
 
 const SERVER: &str = "203.0.113.80";

@@ -4,7 +4,7 @@ mod classes;
 mod exit;
 mod limits;
 mod nat;
-mod nat_log;
+mod nat_events;
 mod networks;
 mod node;
 mod peers;
@@ -55,7 +55,7 @@ pub(super) fn validate(
     let control = control(file, node.as_ref().map_or("rongate", |node| &node.name), faults);
     let http = http(file, faults);
     let log = limits::log(file, faults);
-    let nat_log = nat_log::nat_log(file, faults);
+    let nat_log = nat_events::nat_log(file, faults);
     Some(Config {
         node: node?,
         control,
