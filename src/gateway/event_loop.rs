@@ -26,7 +26,6 @@ use crate::batch::{Output, RxBatch, Transmit};
 use crate::config::Config;
 use crate::id::UplinkIndex;
 use crate::io::clock::Clock;
-use crate::io::priority;
 use crate::io::signals::{Order, Signals};
 use crate::io::timer::Timer;
 use crate::io::tun::{Tun, TunOffload};
@@ -54,9 +53,6 @@ const RX_SLOTS: usize = 32;
 const RX_CALL: usize = 8;
 /// Bytes after which a turn takes no more from peers, and none from hosts: some 0.4 ms of work.
 const TURN_BYTES: usize = 256 * 1024;
-/// What the data path asks the scheduler for. The kernel's own forwarding goes before every
-/// process; ours need not wait for the logs to be compressed.
-const NICE: i32 = -10;
 /// Send groups of a turn before a flush.
 const TX_GROUPS: usize = 64;
 /// How long unread sockets may put off judging a deadline.
@@ -132,9 +128,6 @@ impl EventLoop {
     /// Turns until a signal or a fault ends it.
     pub(super) fn run(&mut self) -> anyhow::Result<()> {
         let mut events = Events::with_capacity(64);
-        if let Err(error) = priority::raise(NICE) {
-            log::debug!("the data path runs at the usual priority: {error}");
-        }
         while !self.stopping {
             self.wait(&mut events)?;
             self.turn()?;

@@ -7,7 +7,6 @@ pub(crate) mod clock;
 pub(crate) mod files;
 pub(crate) mod netlink;
 pub(crate) mod nft;
-pub(crate) mod priority;
 pub(crate) mod signals;
 pub(crate) mod sysctl;
 pub(crate) mod timer;
