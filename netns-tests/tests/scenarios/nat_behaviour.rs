@@ -16,7 +16,7 @@ use crate::common::{SECOND, start};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::new("nat_behaviour::stun_behaviour", stun_behaviour),
-    Scenario::new("nat::ice", ice),
+    Scenario::new("nat_behaviour::ice", ice),
 ];
 
 const SERVERS: [&str; 2] = ["203.0.113.80", "203.0.113.81"];
