@@ -1,6 +1,6 @@
 //! What is wrong with a host for a gateway with this configuration, each in one sentence.
 //!
-//! [`look`] gathers the signs, [`judge`] is a pure function of them. Nothing is changed.
+//! `look` gathers the signs, `judge` is a pure function of them. Nothing is changed.
 
 use std::collections::BTreeSet;
 use std::fs;
