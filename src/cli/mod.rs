@@ -11,6 +11,7 @@ mod flows;
 mod keygen;
 mod nat;
 mod output;
+mod pace;
 mod paths;
 mod peers;
 mod pubkey;

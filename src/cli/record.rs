@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::Args;
 
 use super::control_client::Client;
+use super::pace::Pace;
 use super::{Gateway, Outcome, output};
-use crate::config::parse_duration;
 use crate::gateway::status::{LinkState, LinkStatus, Request, Status};
 use crate::sim::scenario::{Row, Trace};
 
@@ -22,35 +22,23 @@ delay, and the loss that was measured as that of the way there.")]
 pub(super) struct Arguments {
     #[command(flatten)]
     gateway: Gateway,
-    /// Time between two looks
-    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = interval)]
-    interval: Duration,
-    /// Look so often, then end
-    #[arg(long, value_name = "N")]
-    count: Option<u64>,
-}
-
-fn interval(text: &str) -> Result<Duration, String> {
-    let duration = parse_duration(text).map_err(|error| error.to_string())?;
-    if duration < Duration::from_millis(100) {
-        Err("use 100ms or more".into())
-    } else {
-        Ok(duration)
-    }
+    #[command(flatten)]
+    pace: Pace,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
     let mut client = Client::connect(&arguments.gateway)?;
     let mut recorder = Recorder::default();
     output::write(&format!("{}\n", Trace::HEADER))?;
-    let mut looks = 0;
-    while arguments.count.is_none_or(|count| looks < count) {
+    let (mut looks, mut at) = (0, Duration::ZERO);
+    while arguments.pace.goes_on(looks) {
         let status: Status = client.ask_for(&Request::Status)?;
-        // Steps of the interval, not of the clock: a trace is replayed in even steps.
-        output::write(&recorder.note(arguments.interval * looks as u32, &status))?;
+        output::write(&recorder.note(at, &status))?;
         looks += 1;
-        if arguments.count != Some(looks) {
-            std::thread::sleep(arguments.interval);
+        // Steps of the interval, not of the clock: a trace is replayed in even steps.
+        at = at.saturating_add(arguments.pace.interval);
+        if arguments.pace.goes_on(looks) {
+            std::thread::sleep(arguments.pace.interval);
         }
     }
     Ok(())

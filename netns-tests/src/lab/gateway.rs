@@ -146,6 +146,13 @@ impl Gateway {
         run(&mut command, Duration::from_secs(5))
     }
 
+    /// Runs `doctor` where it runs.
+    pub fn doctor(&self, arguments: &[&str]) -> Result<Finished> {
+        let mut command = self.netns().command(find_gateway()?);
+        command.arg("doctor").arg("--config").arg(self.config_path()).args(arguments);
+        run(&mut command, Duration::from_secs(10))
+    }
+
     /// The document of `status --json`.
     pub fn status(&self) -> Result<Status> {
         let finished = self.command(&["status", "--json"])?.success()?;

@@ -11,7 +11,9 @@ use std::net::IpAddr;
 use std::thread::scope;
 
 use anyhow::{Result, anyhow, ensure};
+use netns_tests::lab::process::run;
 use netns_tests::lab::{Lab, Scenario, Site, Topology};
+use serde_json::Value;
 
 use crate::common::{MS, SECOND, start, watch_plaintext};
 
@@ -21,6 +23,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::new("exit::masquerade", masquerade),
     Scenario::new("exit::own_exit", own_exit),
     Scenario::new("exit::many_hosts", many_hosts),
+    Scenario::new("exit::operators_tools", operators_tools),
     Scenario::new("exit::forbidden_places", forbidden_places),
     Scenario::new("exit::uninvited", uninvited),
     Scenario::new("exit::no_plaintext_before_exit", no_plaintext_before_exit),
@@ -98,6 +101,54 @@ fn own_exit() -> Result<()> {
     host.verified_download(server.v4.into(), 1_000_000, 20 * SECOND)?;
     host.expect_ping(server.v4)?;
     ensure!(lab.gateway("mit")?.status()?.number("/nat/mappings")? >= 1.0);
+    Ok(())
+}
+
+/// What an operator sees of the NAT, and may do about it, at a running gateway.
+fn operators_tools() -> Result<()> {
+    let mut lab = start(topology("{egress: {enabled: true}}"))?;
+    let (host, server) = (lab.host("mit", 1)?, lab.server()?);
+    host.dig(server.v4, "www.lab", "A")?;
+    let inside = host.v4.to_string();
+    let utah = lab.gateway("utah")?;
+    let list = |filter: &[&str]| -> Result<Value> {
+        let finished = utah.command(&[&["nat", "--json"], filter].concat())?.success()?;
+        Ok(serde_json::from_str(&finished.stdout)?)
+    };
+    let all = list(&["--protocol", "udp", "--host", &inside])?;
+    let mappings = all["mappings"].as_array().filter(|list| !list.is_empty());
+    let mappings = mappings.ok_or_else(|| anyhow!("no mapping: {all}"))?;
+    let outside = mappings[0]["outside"].as_str().unwrap_or_default().to_owned();
+    ensure!(outside.starts_with(UTAH_WAN), "{all}");
+    ensure!(list(&["--host", "10.1.0.99"])?["mappings"] == Value::Array(Vec::new()));
+    for (arguments, word) in [
+        (&["nat", "--outside", &outside][..], &inside),
+        (&["nat", "hosts"], &inside),
+        (&["nat", "delete", "udp", &outside], &outside),
+    ] {
+        let shown = utah.command(arguments)?.success()?;
+        ensure!((shown.stdout + &shown.stderr).contains(word.as_str()), "{arguments:?}");
+    }
+    ensure!(list(&["--outside", &outside])?["mappings"] == Value::Array(Vec::new()));
+    ensure!(utah.command(&["nat", "delete", "udp", &outside])?.success().is_err(), "twice");
+    let trace = utah.command(&["record", "--interval", "100ms", "--count", "2"])?.success()?.stdout;
+    ensure!(trace.lines().nth(1).is_some_and(|row| row.contains("utah,mit,0")), "{trace}");
+    utah.doctor(&[])?.success()?;
+
+    lab.gateway("utah")?.stop()?;
+    doctor_finds_a_firewall(&mut lab)
+}
+
+fn doctor_finds_a_firewall(lab: &mut Lab) -> Result<()> {
+    let utah = lab.gateway("utah")?;
+    let before = utah.doctor(&["--all"])?.success()?.stdout;
+    ensure!(!before.contains("inet site"), "{before}");
+    let rules = "add table inet site; add chain inet site forward \
+                 { type filter hook forward priority 0; policy drop; }";
+    let mut nft = utah.netns().command("nft");
+    run(nft.arg(rules), 5 * SECOND)?.success()?;
+    let found = utah.doctor(&[])?;
+    ensure!(found.stdout.contains("inet site"), "{found:?}");
     Ok(())
 }
 
