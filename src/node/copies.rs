@@ -72,8 +72,12 @@ impl Life {
         let ahead = id.wrapping_sub(self.top);
         let behind = ahead.wrapping_neg();
         if ahead < Self::FAR && ahead > 0 {
-            for step in 1..=ahead.min(Self::BITS) {
-                self.unmark(id.wrapping_sub(ahead.min(Self::BITS)).wrapping_add(step));
+            if ahead >= Self::BITS {
+                self.seen = [0; Self::WORDS];
+            } else {
+                for step in 1..=ahead {
+                    self.unmark(self.top.wrapping_add(step));
+                }
             }
             self.top = id;
         } else if behind >= Self::BITS {
@@ -254,6 +258,20 @@ mod tests {
         }
         assert!(!window.admit(99_000) && !window.admit(50_000));
         assert!(window.admit(100_500) && window.admit(100_300) && !window.admit(100_300));
+    }
+
+    #[test]
+    fn a_jump_forgets_what_it_passes_and_nothing_else() {
+        for ahead in [1, 63, 64, Life::BITS - 1, Life::BITS, Life::BITS + 1, Life::FAR / 2] {
+            let mut window = CopyWindow::new();
+            let seen: Vec<u32> = (0..Life::BITS).map(|n| 7_000_000 + n).collect();
+            assert!(seen.iter().all(|id| window.admit(*id)));
+            let top = 7_000_000 + Life::BITS - 1 + ahead;
+            assert!(window.admit(top) && !window.admit(top), "{ahead}");
+            let new = (1..Life::BITS.min(ahead)).filter(|back| window.admit(top - back)).count();
+            assert_eq!(new, Life::BITS.min(ahead) as usize - 1, "those between are new: {ahead}");
+            assert!(!seen.iter().any(|id| window.admit(*id)), "those before are not: {ahead}");
+        }
     }
 
     #[test]
