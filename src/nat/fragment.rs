@@ -66,7 +66,7 @@ struct Entry {
 impl Entry {
     /// Counts a fragment. True when it was the last one missing.
     fn pass(&mut self, part: Part) -> bool {
-        self.passed += part.len;
+        self.passed = self.passed.saturating_add(part.len);
         if !part.more {
             self.total = Some(part.end);
         }

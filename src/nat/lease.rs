@@ -12,8 +12,9 @@ use super::{Nat, Realm, Transport};
 use crate::telemetry::DropReason;
 use crate::time::Instant;
 
-/// Leases in all, and of one host.
+/// Leases in all, of one site, and of one host.
 const LEASES_MAX: usize = 4_096;
+const REALM_SHARE: usize = LEASES_MAX / 4;
 const SHARE: usize = 128;
 
 /// Proves that whoever changes a lease made it.
@@ -115,6 +116,7 @@ impl Nat {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lease {
     nonce: Nonce,
+    realm: Realm,
     host: u32,
 }
 
@@ -135,8 +137,8 @@ impl Table {
             return Err(LeaseError::CannotProvide);
         }
         if kind == Kind::Dynamic {
-            self.check_lease_room(host)?;
-            self.leases.insert(id.0, Lease { nonce: wanted.nonce, host });
+            self.check_lease_room(wanted.realm, host)?;
+            self.leases.insert(id.0, Lease { nonce: wanted.nonce, realm: wanted.realm, host });
             self.opened += 1;
         }
         if kind != Kind::Static
@@ -165,7 +167,7 @@ impl Table {
                 self.forget_idle(host);
             }
         })?;
-        let room = self.check_lease_room(host);
+        let room = self.check_lease_room(wanted.realm, host);
         let port = room.and_then(|()| self.lease_port(now, inside, address, wanted));
         let port = port.inspect_err(|_| self.discharge(host, inside.transport))?;
         let mapping = Mapping {
@@ -182,7 +184,7 @@ impl Table {
             kind: Kind::Leased,
         };
         let id = self.enter(mapping)?;
-        self.leases.insert(id.0, Lease { nonce: wanted.nonce, host });
+        self.leases.insert(id.0, Lease { nonce: wanted.nonce, realm: wanted.realm, host });
         self.opened += 1;
         Ok(id)
     }
@@ -211,11 +213,14 @@ impl Table {
         port.ok_or(LeaseError::NoResources)
     }
 
-    fn check_lease_room(&self, host: u32) -> Result<(), LeaseError> {
+    /// A site with many hosts, real ones or made up, leaves room for those of other sites.
+    fn check_lease_room(&self, realm: Realm, host: u32) -> Result<(), LeaseError> {
         if self.leases.len() >= LEASES_MAX {
             return Err(LeaseError::NoResources);
         }
-        let own = self.leases.values().filter(|lease| lease.host == host).count();
-        if own < SHARE { Ok(()) } else { Err(LeaseError::HostLimit) }
+        let of_realm = self.leases.values().filter(|lease| lease.realm == realm);
+        let (site, own) = of_realm
+            .fold((0, 0), |(site, own), lease| (site + 1, own + usize::from(lease.host == host)));
+        if site < REALM_SHARE && own < SHARE { Ok(()) } else { Err(LeaseError::HostLimit) }
     }
 }

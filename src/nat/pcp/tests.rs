@@ -126,6 +126,32 @@ fn a_host_has_a_share_of_the_leases() {
 }
 
 #[test]
+fn a_site_leaves_leases_to_other_sites() {
+    let mut lab = Lab::new();
+    let pool = vec!["198.51.100.0/29".parse().unwrap()];
+    lab.nat = Nat::new(START, &NatConfig::new(pool, 30_000..=49_999), Rng::new([5; 32]));
+    let mut wanted = LeaseRequest {
+        transport: Transport::Tcp,
+        realm: SITE,
+        inside: HOST.parse().unwrap(),
+        wished: None,
+        only_wished: false,
+        nonce: NONCE,
+        lifetime: Duration::from_secs(600),
+    };
+    let made_up = |n: u16| SocketAddr::from(([10, 2, (n / 250) as u8, (n % 250) as u8 + 1], 80));
+    let mut granted = 0;
+    for n in 0..2_000 {
+        wanted.inside = made_up(n);
+        granted += u32::from(lab.nat.lease(lab.now, &wanted).is_ok());
+        lab.now += Duration::from_millis(10);
+    }
+    assert_eq!(granted, 1_024);
+    wanted.realm = Realm(4);
+    assert!(lab.nat.lease(lab.now, &wanted).is_ok());
+}
+
+#[test]
 fn what_is_not_understood_is_refused_with_its_reason() {
     let mut lab = Lab::new();
     let good = map(6, 80, 0, 600, NONCE);
