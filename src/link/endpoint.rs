@@ -37,6 +37,8 @@ struct Candidate {
     token: u64,
     attempts: u8,
     due: Instant,
+    /// Whether something came from there; else it is a guess.
+    heard: bool,
     received: u64,
     sent: u64,
 }
@@ -82,9 +84,15 @@ impl Endpoint {
         if self.candidate.is_none()
             && let Some(address) = self.home()
         {
-            let (token, received) = (rng.next_u64(), u64::from(u32::MAX));
-            self.candidate =
-                Some(Candidate { address, token, attempts: 0, due: now, received, sent: 0 });
+            self.candidate = Some(Candidate {
+                address,
+                token: rng.next_u64(),
+                attempts: 0,
+                due: now,
+                heard: false,
+                received: u64::from(u32::MAX),
+                sent: 0,
+            });
         }
     }
 
@@ -97,8 +105,8 @@ impl Endpoint {
             Some(candidate) if candidate.address == source => {
                 candidate.received = candidate.received.saturating_add(bytes as u64);
             }
-            Some(_) => {}
-            None => {
+            Some(candidate) if candidate.heard => {}
+            _ => {
                 let held = self.moved.is_some_and(|m| m.from == source && now < m.until);
                 if !held {
                     self.candidate = Some(Candidate {
@@ -106,6 +114,7 @@ impl Endpoint {
                         token: rng.next_u64(),
                         attempts: 0,
                         due: now,
+                        heard: true,
                         received: bytes as u64,
                         sent: 0,
                     });
@@ -175,6 +184,19 @@ mod tests {
 
     fn address(port: u16) -> SocketAddr {
         SocketAddr::from(([192, 0, 2, 1], port))
+    }
+
+    #[test]
+    fn who_is_heard_elsewhere_is_no_longer_sought_at_home() {
+        let mut rng = Rng::new([1; 32]);
+        let mut endpoint = Endpoint::new(Some(address(1)));
+        endpoint.current = Some(address(2));
+        endpoint.call_home(NOW, &mut rng);
+        endpoint.on_authentic(NOW, address(3), 1_000, &mut rng);
+        assert_eq!(endpoint.poll_challenge(NOW, 27).map(|sent| sent.new), Some(address(3)));
+        endpoint.on_authentic(NOW, address(4), 1_000, &mut rng);
+        let later = NOW + RETRY;
+        assert_eq!(endpoint.poll_challenge(later, 27).map(|sent| sent.new), Some(address(3)));
     }
 
     #[test]
