@@ -169,6 +169,8 @@ impl Scene {
     fn gap(&self, from: Instant) -> Duration {
         let gap = |arrived: &BTreeMap<u64, Instant>| {
             let mut times: Vec<_> = arrived.values().copied().collect();
+            // An outage that lasts is one, too.
+            times.push(self.simulator.now());
             times.sort_unstable();
             let late = times.windows(2).filter(|pair| pair[1] >= from);
             late.map(|pair| pair[1] - pair[0]).max().unwrap()
@@ -368,6 +370,7 @@ fn a_path_that_heals_is_returned_to_without_loss() {
         let mut scene = Scene::new(seed, 1);
         scene.link(|link| link.up = false);
         scene.run(ms(10_000));
+        assert!(scene.is_relayed(0) && scene.is_relayed(1), "seed {seed}");
         let start = scene.simulator.now();
         scene.link(|link| link.up = true);
         while (scene.is_relayed(0) || scene.is_relayed(1))
@@ -377,7 +380,8 @@ fn a_path_that_heals_is_returned_to_without_loss() {
         }
         let end = scene.simulator.now();
         scene.run(ms(2_000));
-        let lost = scene.lost(0, start, end) + scene.lost(1, start, end);
+        let after = end + ms(1_500);
+        let lost = scene.lost(0, start, after) + scene.lost(1, start, after);
         assert_eq!((lost, scene.duplicates), (0, 0), "seed {seed}");
         end - start
     });
@@ -441,7 +445,11 @@ fn a_noisy_network_stays_calm() {
             }
         }
         let before = [scene.switches(0), scene.switches(1)];
+        let start = scene.simulator.now();
         scene.run(ms(30 * 60_000));
+        let sent = scene.sent[0].iter().filter(|at| **at >= start).count();
+        let lost = scene.lost(0, start, start + ms(30 * 60_000 - 1_000));
+        assert!(lost * 50 < sent, "seed {seed}: {lost} of {sent} lost");
         for site in [0, 1] {
             let switches = scene.switches(site) - before[site];
             assert!(switches <= 2, "seed {seed}: {switches} switches");

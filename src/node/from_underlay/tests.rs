@@ -1,5 +1,7 @@
 //! What an authentic peer sends may be anything.
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::node::Label;
 use crate::packet::testing::{Sample, Upper, assert_checksums, make_partial};
@@ -197,10 +199,11 @@ fn packets_with_and_without_complete_checksums_are_not_bundled_together() {
     }
     assert_eq!(pair.send(&mut frames), 2);
     pair.carry(1);
-    let mut written = pair.written();
-    written.sort();
-    expected.sort();
-    assert_eq!(written.len(), 4);
+    let written = pair.written();
+    // Packets that must not be fragmented may change their identification (RFC 6864).
+    let unnamed = |packet: &Vec<u8>| [&packet[..4], &packet[6..10], &packet[12..]].concat();
+    let sorted = |packets: &[Vec<u8>]| packets.iter().map(unnamed).collect::<BTreeSet<_>>();
+    assert_eq!((written.len(), sorted(&written)), (4, sorted(&expected)));
     written.iter().for_each(|packet| assert_checksums(packet));
 }
 
@@ -229,6 +232,7 @@ fn of_a_malformed_bundle_the_packets_before_the_fault_pass() {
     let mut pair = Pair::connected();
     pair.forge(Flags::BUNDLE, &[]);
     assert_eq!(pair.dropped(1), []);
+    assert_eq!(pair.written(), [] as [Vec<u8>; 0]);
 }
 
 #[test]
