@@ -100,12 +100,10 @@ impl HashSeed {
             self.0 ^ 0x6c79_6765_6e65_7261,
             self.1 ^ 0x7465_6462_7974_6573,
         ];
-        let length = (N as u64 * 8) << 56;
-        for word in words.into_iter().chain([length]) {
-            state[3] ^= word;
-            sip_round(&mut state);
-            state[0] ^= word;
+        for word in words {
+            absorb(&mut state, word);
         }
+        absorb(&mut state, (N as u64 * 8) << 56);
         state[2] ^= 0xff;
         for _ in 0..3 {
             sip_round(&mut state);
@@ -120,6 +118,14 @@ impl std::fmt::Debug for HashSeed {
     }
 }
 
+#[inline]
+fn absorb(state: &mut [u64; 4], word: u64) {
+    state[3] ^= word;
+    sip_round(state);
+    state[0] ^= word;
+}
+
+#[inline]
 fn sip_round(v: &mut [u64; 4]) {
     v[0] = v[0].wrapping_add(v[1]);
     v[1] = v[1].rotate_left(13) ^ v[0];

@@ -1,6 +1,9 @@
 //! Addresses and ports of both families in one form, so that the tables know no families.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// The first 96 bits of what stands for an IPv4 address.
+const MAPPED: u128 = 0xffff;
 
 /// An address with a port or identifier. An IPv4 address is written as IPv6 does (`::ffff:a.b.c.d`,
 /// RFC 4291 section 2.5.5.2).
@@ -33,20 +36,27 @@ impl From<SocketAddr> for End {
     }
 }
 
+#[inline]
 pub(super) const fn wide(address: IpAddr) -> Ipv6Addr {
     match address {
-        IpAddr::V4(address) => address.to_ipv6_mapped(),
+        IpAddr::V4(address) => Ipv6Addr::from_bits(MAPPED << 32 | address.to_bits() as u128),
         IpAddr::V6(address) => address,
     }
 }
 
+#[inline]
 pub(super) const fn narrow(address: Ipv6Addr) -> IpAddr {
-    address.to_canonical()
+    if is_v4(address) {
+        IpAddr::V4(Ipv4Addr::from_bits(address.to_bits() as u32))
+    } else {
+        IpAddr::V6(address)
+    }
 }
 
 /// Whether it stands for an IPv4 address.
+#[inline]
 pub(super) const fn is_v4(address: Ipv6Addr) -> bool {
-    address.to_ipv4_mapped().is_some()
+    address.to_bits() >> 32 == MAPPED
 }
 
 /// The address in two halves, for hashing.
