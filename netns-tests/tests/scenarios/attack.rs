@@ -6,7 +6,6 @@
 //! ```
 
 use std::net::SocketAddr;
-use std::thread::sleep;
 
 use anyhow::{Context, Result, ensure};
 use netns_tests::lab::capture::{Datagram, Recording, inject};
@@ -58,15 +57,14 @@ fn unmoved(lab: &mut Lab, datagrams: &[Datagram]) -> Result<()> {
     for datagram in datagrams {
         inject(lab.netns("eve")?, datagram)?;
     }
-    sleep(300 * MS);
-    let (after, counted) = (state_of(lab)?, total_drops(lab)? - drops);
+    wait_until("every datagram is counted as dropped", 5 * SECOND, || {
+        let counted = total_drops(lab)? - drops;
+        let reasons = lab.gateway("utah")?.status()?.drops();
+        ensure!(counted >= datagrams.len() as u64, "{counted} of {}: {reasons:?}", datagrams.len());
+        Ok(())
+    })?;
+    let after = state_of(lab)?;
     ensure!(after == before, "moved from {before} to {after}");
-    ensure!(
-        counted >= datagrams.len() as u64,
-        "{counted} of {} counted: {:?}",
-        datagrams.len(),
-        lab.gateway("utah")?.status()?.drops()
-    );
     let now = lab.gateway("utah")?.status()?.number("/traffic/tun_tx/packets")?;
     ensure!(now - delivered < 1.0, "{} packets reached the LAN", now - delivered);
     lab.host("mit", 1)?.expect_ping(lab.host("utah", 1)?.v4)?;

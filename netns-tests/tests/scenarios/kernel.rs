@@ -11,7 +11,7 @@ use std::thread::sleep;
 use anyhow::{Context, Result, ensure};
 use netns_tests::lab::process::run;
 use netns_tests::lab::programs::find_gateway;
-use netns_tests::lab::{Lab, Scenario, Site, Topology};
+use netns_tests::lab::{Lab, Scenario, Site, Topology, wait_until};
 
 use crate::common::{MS, SECOND, kernel_state, start, wait_ping, watch_plaintext};
 
@@ -110,7 +110,7 @@ fn dies_openly() -> Result<()> {
     let reply = host.http_get("http://203.0.113.80/whoami", 5 * SECOND)?;
     ensure!(reply.body.trim() == "192.0.2.17", "{reply:?}");
     lab.gateway("mit")?.kill()?;
-    netns_tests::lab::wait_until("hosts go out directly", 5 * SECOND, || {
+    wait_until("hosts go out directly", 5 * SECOND, || {
         let reply = host.http_get("http://203.0.113.80/whoami", SECOND)?;
         ensure!(reply.body.trim() == host.v4.to_string(), "{reply:?}");
         Ok(())
@@ -180,7 +180,11 @@ fn clear_refusals() -> Result<()> {
     };
     // The port is taken.
     let holder = router.start("holder", "nc".as_ref(), &["-u", "-l", "192.0.2.9", "4710"])?;
-    sleep(300 * MS);
+    wait_until("the port is taken", 5 * SECOND, || {
+        let sockets = router.run("ss", &["-Huln", "sport = :4710"], SECOND)?;
+        ensure!(sockets.stdout.contains("192.0.2.9:4710"), "{sockets:?}");
+        Ok(())
+    })?;
     refused(&mut lab, "4710")?;
     drop(holder);
     // The name of the TUN is taken.
