@@ -5,8 +5,9 @@
 #   scripts/bench.sh                  everything; prints beforehand how long it will take
 #   scripts/bench.sh --quick          a first look: less than 5 minutes and the build
 #   scripts/bench.sh --write          writes docs/benchmarks.md, docs/plots/ and README's figures too
-#   scripts/bench.sh recovery         how fast dead and bad paths are left; about 90 minutes, with
-#                                     --quick 10; --write FILE writes the table
+#   scripts/bench.sh recovery         how fast dead and bad paths are left, beside OSPF with BFD,
+#                                     Babel, tinc and Nebula; about 4 hours, with --quick 20 minutes;
+#                                     --jobs N laboratories at a time (2), --write FILE writes the page
 #   scripts/bench.sh datapath         only what needs no input and output: nanoseconds of each step
 #
 #   --only KIND,.. --without KIND,..  plain, masquerade, direct, relay, exit, exit-routed, naive, stock,
@@ -28,7 +29,7 @@ GOTATUN=0.10.2
 BORINGTUN=0.7.1
 CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/rongate-bench"
 
-usage() { sed -n '2,19s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
+usage() { sed -n '2,20s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
 
 # debian PACKAGE VERSION: unpacks a package of Debian 13 into the cache, without installing it.
 # Prints the path of its program; on failure a sentence on standard error.
@@ -140,12 +141,21 @@ throughput() {
 }
 
 recovery() {
+  local nebula
   need_rust
   need_lab
+  need_tools
   say "building"
   cargo build --workspace --release --locked --quiet || fail "the build failed"
+  OPTIONS=(--peer "ospf-bfd=$TOOLS/usr/sbin/bird" --peer "babel=$TOOLS/usr/sbin/babeld")
+  tinc >/dev/null && OPTIONS+=(--peer "tinc=$(tinc)")
+  if nebula=$(debian nebula "$NEBULA"); then
+    OPTIONS+=(--peer "nebula=$nebula")
+  else
+    say "nebula $NEBULA is not available; it is left out of the comparison"
+  fi
   say "measuring ${DIM}(everything happens in network namespaces that end with it)${PLAIN}"
-  target/release/recovery all \
+  target/release/recovery all "${OPTIONS[@]}" \
     --note "rongate at $(git -C "$ROOT" describe --always --dirty 2>/dev/null || echo "an unknown commit"), $(date -u +%F)." "$@"
 }
 

@@ -41,10 +41,10 @@ need_lab() {
   export PATH="$PATH:/usr/sbin:/sbin"
 }
 
-# What only some scenarios talk to. Debian's packages are unpacked into a cache, not installed: some
-# are services that would start.
+# What only some scenarios and benchmarks talk to. Debian's packages are unpacked into a cache, not
+# installed: some are services that would start.
 TOOLS="${XDG_CACHE_HOME:-$HOME/.cache}/rongate-lab/tools"
-TOOL_PACKAGES=(aria2 coturn dropbear-bin mtr-tiny nginx-light python3-aioice
+TOOL_PACKAGES=(aria2 babeld bird2 coturn dropbear-bin mtr-tiny nginx-light python3-aioice
   python3-pyftpdlib sip-tester wireguard-go)
 
 need_tools() {

@@ -252,6 +252,9 @@ pub struct PathStatus {
     /// Seconds since it was chosen.
     #[serde(default)]
     pub since_s: Option<f64>,
+    /// How often another path was chosen since the start; it may wrap.
+    #[serde(default)]
+    pub switches: u32,
     /// Why it is used and not another, in one sentence.
     #[serde(default)]
     pub reason: Option<String>,

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Parser, Subcommand};
+use netns_tests::lab::clock::monotonic_ns;
 use netns_tests::lab::tick::{Collector, MIN_SIZE, PORT, Report, Tick};
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::sys::time::TimeSpec;
-use nix::time::{ClockId, clock_gettime};
 
 /// Measure how a stream of datagrams passes.
 ///
@@ -73,15 +73,9 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// The monotonic clock in nanoseconds, the same for every process of this machine.
-fn now_ns() -> Result<u64> {
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
-    Ok(now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
-}
-
 fn deadline(seconds: Option<f64>) -> Result<u64> {
     let limit = seconds.map_or(u64::MAX / 2, |seconds| (seconds * 1e9) as u64);
-    Ok(now_ns()?.saturating_add(limit))
+    Ok(monotonic_ns()?.saturating_add(limit))
 }
 
 /// What ended a wait.
@@ -92,7 +86,7 @@ struct Ready {
 
 /// Waits until `until_ns`, a datagram, or the end of the input.
 fn wait(socket: Option<&UdpSocket>, until_ns: u64) -> Result<Ready> {
-    let timeout = Duration::from_nanos(until_ns.saturating_sub(now_ns()?).min(1_000_000_000));
+    let timeout = Duration::from_nanos(until_ns.saturating_sub(monotonic_ns()?).min(1_000_000_000));
     let stdin = std::io::stdin();
     let mut files = vec![PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
     files.extend(socket.map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)));
@@ -124,7 +118,7 @@ fn send(sending: &Sending) -> Result<Report> {
     let end = deadline(sending.seconds)?;
     loop {
         source.send_due(&socket)?;
-        if wait(None, source.next_ns)?.input_closed || now_ns()? >= end {
+        if wait(None, source.next_ns)?.input_closed || monotonic_ns()? >= end {
             return Ok(Report { sent: source.sequence, ..Report::default() });
         }
     }
@@ -141,17 +135,17 @@ fn echo(sending: &Sending) -> Result<Report> {
             source.send_due(&socket)?;
         }
         let until = if last_echo { end } else { source.next_ns };
-        let ready = wait((!last_echo || end > now_ns()?).then_some(&socket), until)?;
+        let ready = wait((!last_echo || end > monotonic_ns()?).then_some(&socket), until)?;
         if ready.socket {
             collect(&socket, source.stream, &mut collector)?;
         }
-        if last_echo && now_ns()? >= end {
+        if last_echo && monotonic_ns()? >= end {
             return Ok(collector.report(source.sequence));
         }
-        if !last_echo && (ready.input_closed || now_ns()? >= end) {
+        if !last_echo && (ready.input_closed || monotonic_ns()? >= end) {
             // What is on its way still counts.
             last_echo = true;
-            end = now_ns()? + 500_000_000;
+            end = monotonic_ns()? + 500_000_000;
         }
     }
 }
@@ -166,7 +160,7 @@ fn receive(listen: SocketAddr, seconds: Option<f64>) -> Result<Report> {
         if ready.socket {
             collect(&socket, 0, &mut collector)?;
         }
-        if ready.input_closed || now_ns()? >= end {
+        if ready.input_closed || monotonic_ns()? >= end {
             return Ok(collector.report(0));
         }
     }
@@ -181,7 +175,7 @@ fn collect(socket: &UdpSocket, stream: u32, collector: &mut Collector) -> Result
             Ok((length, _)) => {
                 let tick = Tick::parse(&buffer[..length]);
                 if let Some(tick) = tick.filter(|tick| stream == 0 || tick.stream == stream) {
-                    collector.arrived(tick, now_ns()?);
+                    collector.arrived(tick, monotonic_ns()?);
                 }
             }
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return Ok(()),
@@ -208,7 +202,7 @@ impl Source {
             stream: std::process::id(),
             to: sending.to,
             interval_ns: 1_000_000_000 / u64::from(sending.rate),
-            next_ns: now_ns()?,
+            next_ns: monotonic_ns()?,
             sequence: 0,
             datagram: vec![b'.'; sending.size],
         })
@@ -217,8 +211,9 @@ impl Source {
     /// Sends every tick whose time has come. A tick that the kernel refuses counts as sent: for
     /// the receiver it is lost.
     fn send_due(&mut self, socket: &UdpSocket) -> Result<()> {
-        while self.next_ns <= now_ns()? {
-            let tick = Tick { stream: self.stream, sequence: self.sequence, sent_ns: now_ns()? };
+        while self.next_ns <= monotonic_ns()? {
+            let tick =
+                Tick { stream: self.stream, sequence: self.sequence, sent_ns: monotonic_ns()? };
             tick.emit(&mut self.datagram);
             drop(socket.send_to(&self.datagram, self.to));
             self.sequence += 1;

@@ -4,11 +4,18 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use nix::time::{ClockId, clock_gettime};
 
 /// The monotonic clock. A laboratory runs real processes, so its time is real too.
 #[expect(clippy::disallowed_methods, reason = "the laboratory measures real processes")]
 pub fn now() -> Instant {
     Instant::now()
+}
+
+/// The monotonic clock in nanoseconds, the same for every process of this machine.
+pub fn monotonic_ns() -> Result<u64> {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
+    Ok(now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
 }
 
 /// Repeats `check` until it returns `Ok`, at most for `limit`.

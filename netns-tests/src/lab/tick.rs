@@ -94,9 +94,29 @@ pub struct Report {
     pub gaps: Vec<Gap>,
     /// One-way delay, or round trip where ticks come back.
     pub delay: Delays,
+    /// The delay of the very first tick, if it arrived.
+    pub first_ms: Option<f64>,
+    /// When the first one that arrived was sent, on the monotonic clock, in nanoseconds.
+    pub start_ns: u64,
+    /// How many of the ticks sent in each tenth of a second from then on have arrived.
+    pub tenths: Vec<u32>,
 }
 
 impl Report {
+    /// Milliseconds from a time on the monotonic clock, in nanoseconds, until every second of the
+    /// stream loses at most a twentieth of `rate`; `None` if that never comes.
+    pub fn settled_ms(&self, from_ns: u64, rate: u32) -> Option<f64> {
+        const SECOND: usize = 10;
+        // The last tenths may be incomplete.
+        let whole = self.tenths.len().checked_sub(2)?;
+        let enough = rate - rate / 20;
+        let good = |from: usize| self.tenths[from..from + SECOND].iter().sum::<u32>() >= enough;
+        let last = whole.checked_sub(SECOND)?;
+        let settled = (0..=last).rev().take_while(|&from| good(from)).last()?;
+        let since = self.start_ns as f64 + settled as f64 * 1e8 - from_ns as f64;
+        Some((since / 1e6).max(0.0))
+    }
+
     /// Ticks that were sent and never arrived.
     pub fn lost(&self) -> u64 {
         self.sent.saturating_sub(self.received)
@@ -145,7 +165,27 @@ impl Collector {
             longest_gap_ms,
             gaps,
             delay: self.delays(),
+            first_ms: self.arrivals.iter().find(|arrival| arrival.1 == 0).map(|first| ms(first.2)),
+            start_ns: self.sent_times().min().unwrap_or(0),
+            tenths: self.tenths(),
         }
+    }
+
+    fn sent_times(&self) -> impl Iterator<Item = u64> {
+        self.arrivals.iter().map(|arrival| arrival.0 - arrival.2)
+    }
+
+    fn tenths(&self) -> Vec<u32> {
+        let start = self.sent_times().min().unwrap_or(0);
+        let mut tenths = Vec::new();
+        for sent in self.sent_times() {
+            let at = ((sent - start) / 100_000_000) as usize;
+            if at >= tenths.len() {
+                tenths.resize(at + 1, 0);
+            }
+            tenths[at] += 1;
+        }
+        tenths
     }
 
     fn gaps(&self) -> Vec<Gap> {
@@ -205,6 +245,24 @@ mod tests {
         assert_eq!((report.gaps[0].after, report.gaps[0].before), (99, 600));
         assert!((report.longest_gap_ms - 501.0).abs() < 1e-6);
         assert!((report.delay.median_ms - 20.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_stream_settles_where_its_loss_ends() {
+        let mut collector = Collector::default();
+        // 200 a second for 10 s; from 3 s to 5 s every third is lost.
+        let times = (0..2_000_u64).filter(|n| !(600..1_000).contains(n) || n % 3 > 0);
+        for sequence in times {
+            let sent_ns = 7_000_000_000 + sequence * 5_000_000;
+            let tick = Tick { stream: 1, sequence, sent_ns };
+            collector.arrived(tick, sent_ns + 20_000_000);
+        }
+        let report = collector.report(2_000);
+        assert_eq!(report.first_ms, Some(20.0));
+        let settled = report.settled_ms(10_000_000_000, 200).unwrap();
+        assert!((1_700.0..=2_000.0).contains(&settled), "{settled}");
+        assert_eq!(report.settled_ms(13_000_000_000, 200), Some(0.0));
+        assert_eq!(Report::default().settled_ms(0, 200), None);
     }
 
     #[test]

@@ -74,6 +74,7 @@ fn path(
         metric: used.and_then(|candidate| in_unit(metric, candidate.cost)),
         uplink: uplink_name(scene, path),
         since_s: explanation.switched_at.map(|at| (now - at).as_secs_f64()),
+        switches: explanation.switches,
         reason: reason(&explanation, path),
         candidates: candidates(node, &explanation, path),
     })

@@ -1,0 +1,248 @@
+//! Runs the rows and writes the page.
+
+use std::collections::VecDeque;
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::rows::Kind;
+use super::{Overlay, ROWS, Row};
+use crate::lab::enter;
+use crate::lab::process::{run, tail};
+
+/// One-way delays of the direct path in milliseconds, in turn.
+const DELAYS_MS: [u32; 4] = [5, 20, 40, 80];
+/// More than a sample takes, and more than a long one.
+const LIMIT: Duration = Duration::from_secs(120);
+const LONG_LIMIT: Duration = Duration::from_secs(40 * 60);
+
+/// What is to be run.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// Repetitions of each row of our own.
+    pub repeat: u32,
+    /// Repetitions of each row for each other overlay.
+    pub peer_repeat: u32,
+    /// Repetitions of rows that take minutes.
+    pub long_repeat: u32,
+    /// Only rows whose name contains this.
+    pub only: Option<String>,
+    /// Other overlays.
+    pub peers: Vec<Overlay>,
+    /// Laboratories at a time.
+    pub jobs: usize,
+}
+
+/// One sample that is to be taken.
+#[derive(Clone, Debug)]
+struct Job {
+    row: usize,
+    overlay: Overlay,
+    delay_ms: u32,
+}
+
+/// Takes one sample; to be called by process 1 of the laboratory's namespaces.
+pub fn inside(overlay: &Overlay, row: &str, delay_ms: u32) -> Result<f64> {
+    enter::prepare()?;
+    let found = ROWS.iter().find(|candidate| candidate.name == row);
+    (found.with_context(|| format!("no row `{row}`"))?.sample)(overlay, delay_ms)
+}
+
+impl Plan {
+    fn wants(&self, row: &Row) -> bool {
+        self.only.as_ref().is_none_or(|only| row.name.contains(only.as_str()))
+    }
+
+    fn overlays(&self, row: &Row) -> Vec<Overlay> {
+        let peers = if row.kind == Kind::Compared { &self.peers[..] } else { &[] };
+        std::iter::once(Overlay::Rongate).chain(peers.iter().cloned()).collect()
+    }
+
+    fn repetitions(&self, row: &Row, overlay: &Overlay) -> u32 {
+        match (row.kind, overlay) {
+            (Kind::Long, _) => self.long_repeat,
+            (_, Overlay::Rongate) => self.repeat,
+            (_, Overlay::Peer(..)) => self.peer_repeat,
+        }
+    }
+
+    /// In rounds, so that what else the machine does hits all rows alike; long ones first.
+    fn jobs(&self) -> VecDeque<Job> {
+        let mut all = Vec::new();
+        for (row, what) in ROWS.iter().enumerate().filter(|(_, row)| self.wants(row)) {
+            for overlay in self.overlays(what) {
+                for number in 0..self.repetitions(what, &overlay) {
+                    let delay_ms = DELAYS_MS[number as usize % DELAYS_MS.len()];
+                    all.push((number, Job { row, overlay: overlay.clone(), delay_ms }));
+                }
+            }
+        }
+        all.sort_by_key(|(number, job)| (ROWS[job.row].kind != Kind::Long, *number));
+        all.into_iter().map(|(_, job)| job).collect()
+    }
+}
+
+/// Runs everything and returns the page; progress goes to standard error.
+pub fn all(plan: &Plan, notes: &[String]) -> Result<String> {
+    let jobs = plan.jobs();
+    let count = jobs.len();
+    let (queue, done) = (Mutex::new(jobs), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..plan.jobs.max(1) {
+            scope.spawn(|| {
+                while let Some(job) = take(&queue) {
+                    let value = sample(&job);
+                    let mut done = done.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    tell(done.len() + 1, count, &job, &value);
+                    done.push((job, value.ok()));
+                }
+            });
+        }
+    });
+    let done = done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    Ok(page(plan, &done, notes))
+}
+
+fn take(queue: &Mutex<VecDeque<Job>>) -> Option<Job> {
+    queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop_front()
+}
+
+fn tell(number: usize, count: usize, job: &Job, value: &Result<f64>) {
+    let Row { name, unit, .. } = ROWS[job.row];
+    let what = match value {
+        Ok(value) => format!("{value:.0} {unit}"),
+        Err(error) => format!("FAILED: {error:#}"),
+    };
+    let (overlay, delay) = (job.overlay.name(), job.delay_ms);
+    // Nobody may be reading.
+    let _ = writeln!(io::stderr(), "{number}/{count} {name}, {overlay}, {delay} ms: {what}");
+}
+
+/// One sample in a laboratory of its own.
+fn sample(job: &Job) -> Result<f64> {
+    let own = std::env::current_exe().context("find the running program")?;
+    let mut command = enter::namespaced(own, false);
+    command.args(["inside", ROWS[job.row].name, &job.delay_ms.to_string()]);
+    if let Overlay::Peer(peer, program) = &job.overlay {
+        command.arg("--peer").arg(format!("{}={}", peer.name(), program.display()));
+    }
+    let long = ROWS[job.row].kind == Kind::Long;
+    let finished = run(&mut command, if long { LONG_LIMIT } else { LIMIT })?;
+    ensure!(finished.status.success(), "{}", tail(&finished.stderr, 30));
+    finished.stdout.trim().parse().with_context(|| format!("printed {}", finished.stdout))
+}
+
+fn page(plan: &Plan, done: &[(Job, Option<f64>)], notes: &[String]) -> String {
+    let mut page = String::from(
+        "# Recovery\n\n\
+         How long hosts are cut off, and how fast bad paths are left: real gateways in network\n\
+         namespaces, two sites with hosts and two relays, 200 packets of 64 bytes a second each way.\n\
+         The direct path is 5, 20, 40 and 80 ms long in turn, one way; either relay's two hops\n\
+         together 10 and 20 ms longer. Gaps are those of the receiving host, of the worse direction,\n\
+         less the 10 ms that the relay adds. Written by `scripts/bench.sh recovery`.\n\n",
+    );
+    // Writing to a string does not fail.
+    if !plan.peers.is_empty() {
+        page.push_str("## Against others, in the same run\n\n");
+        table(&mut page, plan, done, |row| row.kind == Kind::Compared);
+        page.push_str(
+            "\nAn endless time means: not within the 30 s that were watched, or a gap to the end of\n\
+             20 s is a failed sample. All have the same four sites, links and packets.\n\n",
+        );
+    }
+    page.push_str("## Every event\n\n");
+    let others = plan.peers.is_empty();
+    table(&mut page, plan, done, |row| others || row.kind != Kind::Compared);
+    for note in notes {
+        let _ = write!(page, "\n{note}\n");
+    }
+    page
+}
+
+fn table(
+    page: &mut String,
+    plan: &Plan,
+    done: &[(Job, Option<f64>)],
+    wanted: impl Fn(&Row) -> bool,
+) {
+    page.push_str("| event | overlay | samples | unit | bar | p50 | p90 | worst |\n");
+    page.push_str("|---|---|---|---|---|---|---|---|\n");
+    for (at, row) in ROWS.iter().enumerate() {
+        for overlay in plan.overlays(row).iter().filter(|_| wanted(row)) {
+            let of_row = done.iter().filter(|(job, _)| job.row == at && job.overlay == *overlay);
+            let samples: Vec<Option<f64>> = of_row.map(|(_, value)| *value).collect();
+            if samples.is_empty() {
+                continue;
+            }
+            let failed = samples.iter().filter(|sample| sample.is_none()).count();
+            let mut values: Vec<f64> = samples.into_iter().flatten().collect();
+            values.sort_by(f64::total_cmp);
+            let failures = if failed > 0 { format!(", {failed} failed") } else { String::new() };
+            let bar = if *overlay == Overlay::Rongate { row.bar } else { "" };
+            let _ = writeln!(
+                page,
+                "| {} | {} | {}{failures} | {} | {bar} | {} | {} | {} |",
+                row.name,
+                overlay.settings(),
+                values.len(),
+                row.unit,
+                percentile(&values, 50),
+                percentile(&values, 90),
+                percentile(&values, 100)
+            );
+        }
+    }
+}
+
+/// Of sorted values, as text.
+fn percentile(values: &[f64], percent: usize) -> String {
+    let index = (values.len() * percent).div_ceil(100).max(1) - 1;
+    match values.get(index) {
+        Some(value) if value.is_infinite() => "never".to_owned(),
+        Some(value) => format!("{value:.0}"),
+        None => "-".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recovery::Peer;
+
+    #[test]
+    fn rounds_mix_rows_and_overlays() {
+        let peers = vec![Overlay::Peer(Peer::Babel, "/babeld".into())];
+        let plan = Plan { repeat: 2, peer_repeat: 1, peers, ..Plan::default() };
+        let jobs = plan.jobs();
+        let compared = ROWS.iter().filter(|row| row.kind == Kind::Compared).count();
+        let long = ROWS.iter().filter(|row| row.kind == Kind::Long).count();
+        assert_eq!(jobs.len(), 2 * (ROWS.len() - long) + compared);
+        assert_eq!((jobs[0].row, jobs[1].row), (0, 0));
+        assert_ne!(jobs[0].overlay, jobs[1].overlay);
+        assert_eq!(jobs.back().map(|job| job.delay_ms), Some(20));
+    }
+
+    #[test]
+    fn the_page_counts_failures_and_endless_times() {
+        let plan = Plan { repeat: 2, jobs: 1, ..Plan::default() };
+        let job = |row| Job { row, overlay: Overlay::Rongate, delay_ms: 5 };
+        let done = [
+            (job(0), Some(70.4)),
+            (job(0), Some(61.0)),
+            (job(0), None),
+            (job(1), Some(f64::INFINITY)),
+        ];
+        let page = page(&plan, &done, &["A note.".into()]);
+        assert!(
+            page.contains("| 2, 1 failed | ms gap | p50 100, worst 200 | 61 | 70 | 70 |"),
+            "{page}"
+        );
+        assert!(
+            page.contains("| never | never | never |") && page.ends_with("\nA note.\n"),
+            "{page}"
+        );
+    }
+}
