@@ -7,7 +7,8 @@
 #   scripts/bench.sh --write          writes docs/benchmarks.md, docs/plots/ and README's figures too
 #   scripts/bench.sh recovery         how fast dead and bad paths are left, beside OSPF with BFD,
 #                                     Babel, tinc and Nebula; about 4 hours, with --quick 20 minutes;
-#                                     --jobs N laboratories at a time (2), --write FILE writes the page
+#                                     --jobs N laboratories at a time (2); --write writes
+#                                     docs/recovery.md and README's figures
 #   scripts/bench.sh datapath         only what needs no input and output: nanoseconds of each step
 #
 #   --only KIND,.. --without KIND,..  plain, masquerade, direct, relay, exit, exit-routed, naive, stock,
@@ -29,7 +30,7 @@ GOTATUN=0.10.2
 BORINGTUN=0.7.1
 CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/rongate-bench"
 
-usage() { sed -n '2,20s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
+usage() { sed -n '2,21s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
 
 # debian PACKAGE VERSION: unpacks a package of Debian 13 into the cache, without installing it.
 # Prints the path of its program; on failure a sentence on standard error.
@@ -141,7 +142,13 @@ throughput() {
 }
 
 recovery() {
-  local nebula
+  local nebula argument passed=()
+  for argument in "$@"; do
+    case "$argument" in
+      --write) passed+=(--write "$ROOT") ;;
+      *) passed+=("$argument") ;;
+    esac
+  done
   need_rust
   need_lab
   need_tools
@@ -156,7 +163,8 @@ recovery() {
   fi
   say "measuring ${DIM}(everything happens in network namespaces that end with it)${PLAIN}"
   target/release/recovery all "${OPTIONS[@]}" \
-    --note "rongate at $(git -C "$ROOT" describe --always --dirty 2>/dev/null || echo "an unknown commit"), $(date -u +%F)." "$@"
+    --note "rongate at $(git -C "$ROOT" describe --always --dirty 2>/dev/null || echo "an unknown commit"), $(date -u +%F)." \
+    "${passed[@]}"
 }
 
 case "${1:-}" in

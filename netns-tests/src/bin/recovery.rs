@@ -1,11 +1,10 @@
 //! `recovery`: how fast overlays leave dead and bad paths, as their hosts see it.
 
-use std::fs;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use netns_tests::lab::enter;
 use netns_tests::lab::process::tail;
@@ -55,8 +54,8 @@ struct All {
     /// Measures another overlay beside: ospf-bfd, babel, tinc or nebula, and its program.
     #[arg(long, value_name = "NAME=PROGRAM", value_parser = peer)]
     peer: Vec<Overlay>,
-    /// Writes the page to this file too.
-    #[arg(long)]
+    /// Writes docs/recovery.md and the figures in README.md of this tree too.
+    #[arg(long, value_name = "ROOT")]
     write: Option<PathBuf>,
     /// A condition to be told on the page.
     #[arg(long)]
@@ -99,10 +98,10 @@ fn all(wanted: All) -> Result<ExitCode> {
         peers: wanted.peer,
         jobs: wanted.jobs,
     };
-    let page = recovery::all(&plan, &wanted.note)?;
-    if let Some(file) = wanted.write {
-        fs::write(&file, &page).with_context(|| format!("write {}", file.display()))?;
+    let pages = recovery::all(&plan, &wanted.note)?;
+    if let Some(root) = wanted.write {
+        pages.write(&root)?;
     }
-    write!(io::stdout(), "{page}")?;
+    write!(io::stdout(), "{}", pages.page)?;
     Ok(ExitCode::SUCCESS)
 }

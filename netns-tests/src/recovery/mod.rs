@@ -17,7 +17,7 @@ mod table;
 use std::path::PathBuf;
 
 pub use rows::{ROWS, Row};
-pub use table::{Plan, all, inside};
+pub use table::{Pages, Plan, all, inside};
 
 /// What routes between the sites.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +76,16 @@ impl Overlay {
         match self {
             Self::Rongate => "rongate",
             Self::Peer(peer, _) => peer.name(),
+        }
+    }
+
+    fn title(&self) -> &'static str {
+        match self {
+            Self::Rongate => "rongate",
+            Self::Peer(Peer::OspfBfd, _) => "OSPF + BFD",
+            Self::Peer(Peer::Babel, _) => "Babel",
+            Self::Peer(Peer::Tinc, _) => "tinc",
+            Self::Peer(Peer::Nebula, _) => "Nebula",
         }
     }
 

@@ -2,7 +2,9 @@
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
+use std::fs;
 use std::io::{self, Write as _};
+use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -85,8 +87,34 @@ impl Plan {
     }
 }
 
-/// Runs everything and returns the page; progress goes to standard error.
-pub fn all(plan: &Plan, notes: &[String]) -> Result<String> {
+/// The page, and the few lines of it that the README shows.
+#[derive(Clone, Debug)]
+pub struct Pages {
+    /// All of it.
+    pub page: String,
+    /// Medians, overlay beside overlay.
+    pub compact: String,
+}
+
+const README_BEGIN: &str = "<!-- written by scripts/bench.sh recovery --write: begin -->\n";
+const README_END: &str = "<!-- written by scripts/bench.sh recovery --write: end -->\n";
+
+impl Pages {
+    /// Writes docs/recovery.md and the figures in README.md of the tree at `root`.
+    pub fn write(&self, root: &Path) -> Result<()> {
+        let file = root.join("docs/recovery.md");
+        fs::write(&file, &self.page).with_context(|| format!("write {}", file.display()))?;
+        let file = root.join("README.md");
+        let readme = fs::read_to_string(&file)?;
+        let (before, rest) = readme.split_once(README_BEGIN).context("no mark for the figures")?;
+        let (_, after) = rest.split_once(README_END).context("no end mark of the figures")?;
+        let text = format!("{before}{README_BEGIN}{}{README_END}{after}", self.compact);
+        fs::write(&file, text).with_context(|| format!("write {}", file.display()))
+    }
+}
+
+/// Runs everything; progress goes to standard error.
+pub fn all(plan: &Plan, notes: &[String]) -> Result<Pages> {
     let jobs = plan.jobs();
     let count = jobs.len();
     let (queue, done) = (Mutex::new(jobs), Mutex::new(Vec::new()));
@@ -103,7 +131,7 @@ pub fn all(plan: &Plan, notes: &[String]) -> Result<String> {
         }
     });
     let done = done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    Ok(page(plan, &done, notes))
+    Ok(Pages { page: page(plan, &done, notes), compact: compact(plan, &done) })
 }
 
 fn take(queue: &Mutex<VecDeque<Job>>) -> Option<Job> {
@@ -195,6 +223,24 @@ fn table(
             );
         }
     }
+}
+
+fn compact(plan: &Plan, done: &[(Job, Option<f64>)]) -> String {
+    let overlays: Vec<&Overlay> = std::iter::once(&Overlay::Rongate).chain(&plan.peers).collect();
+    let names: Vec<&str> = overlays.iter().map(|overlay| overlay.title()).collect();
+    let mut text =
+        format!("| medians | {} |\n|---|{}\n", names.join(" | "), "---|".repeat(names.len()));
+    for (at, row) in ROWS.iter().enumerate().filter(|(_, row)| row.kind == Kind::Compared) {
+        let cells = overlays.iter().map(|overlay| {
+            let of_row = done.iter().filter(|(job, _)| job.row == at && job.overlay == **overlay);
+            let mut values: Vec<f64> = of_row.filter_map(|(_, value)| *value).collect();
+            values.sort_by(f64::total_cmp);
+            percentile(&values, 50)
+        });
+        let cells: Vec<String> = cells.collect();
+        let _ = writeln!(text, "| {}, {} | {} |", row.name, row.unit, cells.join(" | "));
+    }
+    text
 }
 
 /// Of sorted values, as text.
