@@ -123,13 +123,14 @@ impl Node {
     }
 
     fn report(&mut self, now: Instant, to: usize, relay: Option<usize>) {
-        let Some(report) = self.prober(to, relay).map(|prober| prober.report(now)) else { return };
+        let Some(prober) = self.prober(to, relay) else { return };
+        let (judged, report) = (prober.is_judged(), prober.report(now));
         let peer = index(self.me, to);
         match relay {
             None => self.router.update_direct(now, peer, LINK, Some(report)),
             Some(relay) => {
                 let relay = index(self.me, relay);
-                self.router.update_relayed(now, peer, relay, Some(report));
+                self.router.update_relayed(now, peer, relay, judged.then_some(report));
             }
         }
     }
@@ -176,7 +177,7 @@ impl Node {
             self.advertiser.update(now, peer, self.router.direct_report(peer));
             let in_use = matches!(path, Some(Path::Direct(_)));
             self.direct[peer.usize()].set_interval(now, if in_use { IN_USE } else { IDLE });
-            self.router.relays_to_probe(peer, &mut wanted);
+            self.router.relays_to_probe(peer, |_| true, &mut wanted);
             let to = node(self.me, peer);
             let keep: Vec<_> = wanted.iter().map(|w| node(self.me, w.0)).collect();
             for relay in (0..NODES).filter(|relay| *relay != to && *relay != self.me) {

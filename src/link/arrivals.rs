@@ -70,6 +70,11 @@ impl Arrivals {
         &mut self.entries[self.hint]
     }
 
+    /// When data last came in, of the paths that are remembered.
+    pub fn used_at(&self) -> Option<Instant> {
+        self.entries.iter().map(|entry| entry.used_at).max()
+    }
+
     /// The path whose report may ride on data that leaves now, if one is wanted.
     pub fn riding(&self, now: Instant) -> Option<PathId> {
         let ripe = |entry: &&Entry| {

@@ -23,10 +23,13 @@ impl Intervals {
     pub const IN_USE_MIN: Duration = Duration::from_millis(250);
     /// Up to this interval an outage of a path in use is found within a second.
     pub const IN_USE_GOOD: Duration = Duration::from_millis(450);
-    /// The fastest probing of an idle link.
-    pub const IDLE_MIN: Duration = Duration::from_secs(1);
-    /// How often idle links are probed where the budget allows.
+    /// The slowest at which that is still so.
+    pub const IN_USE_MAX: Duration = Duration::from_millis(600);
+    /// How often idle links are probed where the budget allows: what is sent after a silence goes
+    /// twice, so that faster is of no use to anybody.
     pub const IDLE_GOOD: Duration = Duration::from_secs(4);
+    /// Beyond this interval of idle links, paths in use are probed less often as well.
+    pub const IDLE_MAX: Duration = Duration::from_secs(30);
 }
 
 impl ProbeBudget {
@@ -36,7 +39,7 @@ impl ProbeBudget {
     /// The same when probes and answers are always separate: a probe and an answer of 80 bytes.
     pub const SEPARATE_BYTES: u64 = 160;
     /// The share for advertisements, handshakes and the quick probes of outages, in percent.
-    const RESERVE: u64 = 20;
+    const RESERVE: u64 = 15;
 
     /// A budget of `bits_per_second`, of which each path takes `bytes_per_interval` in its interval.
     pub const fn new(bits_per_second: u64, bytes_per_interval: u64) -> Self {
@@ -45,31 +48,36 @@ impl ProbeBudget {
 
     /// The intervals for so many paths in use and idle links.
     ///
-    /// First paths in use get what finds an outage within a second and idle links about 4 s; what
-    /// is left makes paths in use, then idle links faster. What is missing stretches both alike.
+    /// Paths in use get what finds an outage within a second and idle links 4 s; what is left makes
+    /// paths in use faster. What is missing stretches both alike, as long as outages of paths in use
+    /// are found within a second; then idle links alone, up to [`Intervals::IDLE_MAX`]; then both.
     pub fn intervals(&self, in_use: usize, idle: usize) -> Intervals {
         let rate = (self.bits_per_second.max(8) * (100 - Self::RESERVE)) as f64 / 800.0;
         let cost_in_use = (in_use as u64 * self.bytes_per_interval) as f64;
         let cost_idle = (idle as u64 * self.bytes_per_interval) as f64;
-        let wanted = cost_in_use / Intervals::IN_USE_GOOD.as_secs_f64()
-            + cost_idle / Intervals::IDLE_GOOD.as_secs_f64();
-        if wanted > rate {
-            let stretch = (wanted / rate).min(10_000.0);
-            return Intervals {
-                in_use: Intervals::IN_USE_GOOD.mul_f64(stretch),
-                idle: Intervals::IDLE_GOOD.mul_f64(stretch),
-            };
+        let [min, good, max] =
+            [Intervals::IN_USE_MIN, Intervals::IN_USE_GOOD, Intervals::IN_USE_MAX]
+                .map(|interval| interval.as_secs_f64());
+        let [idle_good, idle_max] =
+            [Intervals::IDLE_GOOD, Intervals::IDLE_MAX].map(|interval| interval.as_secs_f64());
+        let seconds = |in_use: f64, idle: f64| Intervals {
+            in_use: Duration::from_secs_f64(in_use),
+            idle: Duration::from_secs_f64(idle),
+        };
+        let stretch = (cost_in_use / good + cost_idle / idle_good) / rate;
+        if stretch <= 1.0 {
+            let for_in_use = rate - cost_idle / idle_good;
+            return seconds(quotient(cost_in_use, for_in_use).clamp(min, good), idle_good);
         }
-        let for_in_use = rate - cost_idle / Intervals::IDLE_GOOD.as_secs_f64();
-        let in_use_s = quotient(cost_in_use, for_in_use)
-            .clamp(Intervals::IN_USE_MIN.as_secs_f64(), Intervals::IN_USE_GOOD.as_secs_f64());
-        let for_idle = rate - cost_in_use / in_use_s;
-        let idle_s = quotient(cost_idle, for_idle)
-            .clamp(Intervals::IDLE_MIN.as_secs_f64(), Intervals::IDLE_GOOD.as_secs_f64());
-        Intervals {
-            in_use: Duration::from_secs_f64(in_use_s),
-            idle: Duration::from_secs_f64(idle_s),
+        if stretch <= max / good {
+            return seconds(good * stretch, idle_good * stretch);
         }
+        let for_idle = rate - cost_in_use / max;
+        if for_idle > 0.0 && cost_idle / for_idle <= idle_max {
+            return seconds(max, (cost_idle / for_idle).max(idle_good));
+        }
+        let stretch = ((cost_in_use / max + cost_idle / idle_max) / rate).clamp(1.0, 10_000.0);
+        seconds(max * stretch, idle_max * stretch)
     }
 
     /// Bits per second that probing takes at these intervals.
@@ -93,8 +101,8 @@ mod tests {
         let budget = ProbeBudget::new(33_000, ProbeBudget::SEPARATE_BYTES);
         let intervals = budget.intervals(3, 2);
         assert_eq!(intervals.in_use, Intervals::IN_USE_MIN);
-        assert_eq!(intervals.idle, Intervals::IDLE_MIN);
-        assert_eq!(budget.intervals(0, 0).idle, Intervals::IDLE_MIN);
+        assert_eq!(intervals.idle, Intervals::IDLE_GOOD);
+        assert_eq!(budget.intervals(0, 0).idle, Intervals::IDLE_GOOD);
     }
 
     #[test]
@@ -103,7 +111,18 @@ mod tests {
         let intervals = budget.intervals(8, 41);
         assert!(intervals.in_use <= Duration::from_millis(550), "{intervals:?}");
         assert!(intervals.idle <= Duration::from_millis(4_800), "{intervals:?}");
-        assert!(budget.spent(8, 41, intervals) <= 33_000.0 * 0.8 + 1.0);
+        assert!(budget.spent(8, 41, intervals) <= 33_000.0 * 0.85 + 1.0);
+    }
+
+    #[test]
+    fn in_a_large_overlay_idle_links_wait_before_paths_in_use_do() {
+        let budget = ProbeBudget::new(33_000, ProbeBudget::RIDING_BYTES);
+        let four_hundred = budget.intervals(8, 391);
+        assert_eq!(four_hundred.in_use, Intervals::IN_USE_MAX);
+        assert!(four_hundred.idle > Intervals::IDLE_GOOD * 4, "{four_hundred:?}");
+        assert!(four_hundred.idle <= Intervals::IDLE_MAX);
+        let thousand = budget.intervals(8, 991);
+        assert!(thousand.in_use > Intervals::IN_USE_MAX && thousand.idle > Intervals::IDLE_MAX);
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub struct ProberConfig {
     /// Longest pause between probes while a path is suspect or recovering.
     pub quick: Duration,
     /// Pause between probes of a path that is down: at first, doubling, and at last. It never ends
-    /// up faster than the interval of a path that is up.
+    /// up more than twice as fast as the interval of a path that is up.
     pub down: (Duration, Duration),
     /// When a turn was late, a due answer may take so much longer, once.
     pub grace: Duration,
@@ -100,6 +100,8 @@ pub struct Prober {
     proven_at: Option<Instant>,
     /// Traffic that was sent then had no report when it was due.
     silent_since: Option<Instant>,
+    /// The round trip to be expected before the first answer.
+    expected: Option<Duration>,
     misses: u32,
     answers: u32,
     last_heard: Option<Instant>,
@@ -127,6 +129,7 @@ impl Prober {
             sent: [Sent::default(); Self::SENT],
             proven_at: None,
             silent_since: None,
+            expected: None,
             misses: 0,
             answers: 0,
             last_heard: None,
@@ -181,7 +184,7 @@ impl Prober {
             Liveness::Down if self.answers > 0 => self.quick_pause(),
             Liveness::Down => {
                 let pause = self.jittered(self.down_pause);
-                let longest = self.config.down.1.max(self.interval);
+                let longest = self.config.down.1.max(self.interval / 2);
                 self.down_pause = (self.down_pause * 2).min(longest);
                 pause
             }
@@ -205,7 +208,24 @@ impl Prober {
 
     fn timeout(&self) -> Duration {
         let (least, most) = self.config.timeout;
-        self.estimator.timeout().map_or(most, |timeout| timeout.clamp(least, most))
+        let unmeasured = || self.expected.map(|rtt| rtt * 2 + self.config.grace);
+        let timeout = self.estimator.timeout().or_else(unmeasured);
+        timeout.map_or(most, |timeout| timeout.clamp(least, most))
+    }
+
+    /// What others say the round trip is: until the first answer, silence is judged by it.
+    pub const fn expect_rtt(&mut self, rtt: Duration) {
+        self.expected = Some(rtt);
+    }
+
+    /// The smoothed round trip; before the first answer what is expected.
+    pub fn rtt(&self) -> Option<Duration> {
+        self.estimator.rtt().or(self.expected)
+    }
+
+    /// True once the path was seen to work, or probed in vain so often that it is known not to.
+    pub fn is_judged(&self) -> bool {
+        self.estimator.rtt().is_some() || self.misses >= self.config.misses_to_down
     }
 
     /// An authentic datagram came in on this path. It shows one direction only, so it neither

@@ -237,6 +237,9 @@ impl Node {
         let state = self.peers[route.peer.usize()].state(route.path);
         let proven = state.is_some_and(|state| state.prober.state() == Liveness::Up);
         let len = if proven { 0 } else { PROBE_BODY_LEN };
+        if state.is_some_and(|state| state.prober.state() != Liveness::Down) {
+            self.tunnels.expect_answer(now, route.peer);
+        }
         self.send_message(now, route, &Control::Probe(probe), len, out);
     }
 

@@ -234,9 +234,16 @@ impl Node {
 
     /// Data left on a path: a report of it will be due.
     pub(super) fn note_sent(&mut self, now: Instant, route: &Route) {
-        if let Some(state) = self.peers[route.peer.usize()].state_mut(route.path) {
+        let entry = &mut self.peers[route.peer.usize()];
+        if let Some(state) = entry.state_mut(route.path) {
             state.outstanding.on_sent(now);
             state.used_at = Some(now);
+        } else if let Path::Via(relay) = route.path
+            && entry.unmeasured != Some(relay)
+        {
+            entry.unmeasured = Some(relay);
+            self.router_stale = true;
+            self.touch();
         }
     }
 }

@@ -177,6 +177,9 @@ impl Node {
             out.tx.take_back(route.target);
             return Err(reason);
         }
+        if !flags.has(Flags::CONTROL) {
+            self.tunnels.expect_answer(now, route.peer);
+        }
         self.peers[route.peer.usize()].tx.add(1, total as u64);
         self.counters.underlay_tx.add(1, total as u64);
         Ok(())
@@ -320,6 +323,7 @@ impl Node {
             }
             sent.add(1, total as u64);
         }
+        self.tunnels.expect_answer(now, route.peer);
         self.peers[route.peer.usize()].tx.add(sent.packets, sent.bytes);
         self.counters.underlay_tx.add(sent.packets, sent.bytes);
         Ok(stopped)

@@ -232,7 +232,7 @@ impl Node {
             let event = Event::TunnelUp { peer: entry.name.clone() };
             self.push_event(event);
         }
-        self.advertiser.forget(now, peer);
+        self.advertiser.doubt(now, peer);
     }
 
     /// Probes, MTU probes and challenges on all paths to one peer.
@@ -243,6 +243,9 @@ impl Node {
             return;
         }
         self.forget_unwanted(now, peer);
+        if let Some(relay) = self.peers[peer.usize()].unmeasured.take() {
+            self.measure_path(now, peer, relay);
+        }
         self.report_alone(now, peer, out);
         for at in 0..self.peers[peer.usize()].paths.len() {
             self.serve_path(now, peer, at, late, out);

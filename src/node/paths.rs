@@ -61,6 +61,8 @@ pub(super) fn peers(config: &NodeConfig, now: Instant, rng: &mut Rng) -> Vec<Pee
             attempts: 0,
             sealable: false,
             relays: 0,
+            unmeasured: None,
+            favoured: false,
             rx: Default::default(),
             tx: Default::default(),
             next_split: 0,
@@ -163,7 +165,8 @@ impl Node {
                 match state.path {
                     Path::Direct(link) => self.router.update_direct(now, peer, link, Some(report)),
                     Path::Via(relay) => {
-                        self.router.update_relayed(now, peer, relay, Some(report));
+                        let report = Some(report).filter(|_| state.prober.is_judged());
+                        self.router.update_relayed(now, peer, relay, report);
                     }
                 }
             }
@@ -188,24 +191,39 @@ impl Node {
         self.spend_budget(now);
     }
 
-    /// Paths through relays that are in use, or next, are measured end to end.
+    /// Paths through relays that are chosen are measured end to end, and so are the alternates of
+    /// those that are probed fast. Of all others, what their two links are said to be like is enough
+    /// until they are used: measuring them would cost more than all links together.
     fn measure_relayed(&mut self, now: Instant, peer: PeerIndex) {
+        let spare = self.peers[peer.usize()].favoured;
         let mut relays = std::mem::take(&mut self.relays_scratch);
-        self.router.relays_to_probe(peer, &mut relays);
-        for &(relay, _) in &relays {
-            let path = Path::Via(relay);
-            let entry = &mut self.peers[peer.usize()];
-            match entry.state_mut(path) {
-                Some(state) => state.wanted_until = now + RELAYED_LINGER,
-                None => {
-                    let endpoint = Endpoint::new(None);
-                    let state = path_state(now, path, endpoint, &self.uplinks, &mut self.rng);
-                    entry.paths.push(state);
-                }
-            }
+        let classes = &self.classes;
+        // Control messages go by latency.
+        let matters = |metric| {
+            metric == Metric::Latency || classes.iter().any(|class| class.metric == metric)
+        };
+        self.router.relays_to_probe(peer, matters, &mut relays);
+        for &(relay, _) in relays.iter().filter(|relay| relay.1 || spare) {
+            self.measure_path(now, peer, relay);
         }
         self.relays_scratch = relays;
         self.doubt_failed_relays(now, peer);
+    }
+
+    pub(super) fn measure_path(&mut self, now: Instant, peer: PeerIndex, relay: PeerIndex) {
+        let path = Path::Via(relay);
+        let promised = self.router.promised(peer, relay);
+        let entry = &mut self.peers[peer.usize()];
+        if let Some(state) = entry.state_mut(path) {
+            state.wanted_until = now + RELAYED_LINGER;
+            return;
+        }
+        let endpoint = Endpoint::new(None);
+        let mut state = path_state(now, path, endpoint, &self.uplinks, &mut self.rng);
+        if let Some(promised) = promised {
+            state.prober.expect_rtt(Duration::from_micros(promised.latency_us.into()));
+        }
+        entry.paths.push(state);
     }
 
     /// A relay that newly has a link to a peer is a new way for a handshake that waits.
@@ -230,7 +248,7 @@ impl Node {
     pub(super) fn forget_unwanted(&mut self, now: Instant, peer: PeerIndex) {
         let router = &mut self.router;
         self.peers[peer.usize()].paths.retain(|state| match state.path {
-            Path::Via(relay) if now >= state.wanted_until => {
+            Path::Via(relay) if now >= state.wanted_until && !is_lingering(now, state) => {
                 router.update_relayed(now, peer, relay, None);
                 false
             }
@@ -256,12 +274,15 @@ impl Node {
     fn spend_budget(&mut self, now: Instant) {
         let mut ranks = std::mem::take(&mut self.ranks_scratch);
         ranks.clear();
-        let mut count = 0;
+        let mut all = 0;
         for (index, peer) in self.peers.iter().enumerate() {
             let peer_index = PeerIndex(index as u16);
+            let in_use = self.router.path(peer_index, Metric::Latency);
             for (at, state) in peer.paths.iter().enumerate() {
-                count += 1;
-                let used = state.used_at.filter(|at| now - *at < FAST_LINGER);
+                all += slow_weight(state.path, peer.favoured);
+                // Who only hears needs its path for reports.
+                let heard = if in_use == Some(state.path) { peer.arrivals.used_at() } else { None };
+                let used = state.used_at.max(heard).filter(|at| now - *at < FAST_LINGER);
                 if used.is_some() || Self::is_doubtful(now, state) {
                     ranks.push((used, peer_index, at));
                 }
@@ -271,13 +292,20 @@ impl Node {
         ranks.sort_unstable_by(|a, b| b.0.cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2))));
         ranks.truncate(IN_USE_MAX);
         let budget = ProbeBudget::new(self.control_budget_bps, ProbeBudget::RIDING_BYTES);
-        let Intervals { in_use: fast, idle: slow } =
-            budget.intervals(ranks.len(), count - ranks.len());
+        let path_of = |rank: &(_, PeerIndex, usize)| self.peers[rank.1.usize()].paths[rank.2].path;
+        let fast: usize = ranks.iter().map(|rank| fast_weight(path_of(rank))).sum();
+        let favoured = |rank: &(_, PeerIndex, usize)| self.peers[rank.1.usize()].favoured;
+        let also_fast: usize =
+            ranks.iter().map(|rank| slow_weight(path_of(rank), favoured(rank))).sum();
+        let Intervals { in_use: fast, idle: slow } = budget.intervals(fast, all - also_fast);
         ranks.sort_unstable_by_key(|rank| (rank.1, rank.2));
         let mut fast_ones = ranks.iter().map(|rank| (rank.1, rank.2)).peekable();
         for (index, peer) in self.peers.iter_mut().enumerate() {
+            let was_favoured = std::mem::take(&mut peer.favoured);
             for (at, state) in peer.paths.iter_mut().enumerate() {
                 let is_fast = fast_ones.next_if_eq(&(PeerIndex(index as u16), at)).is_some();
+                peer.favoured |= is_fast;
+                let slow = slow * pace(state.path, was_favoured);
                 state.prober.set_interval(now, if is_fast { fast } else { slow });
             }
         }
@@ -338,6 +366,7 @@ impl Node {
             let mut writer = ControlWriter::new(&mut body);
             if writer.push_advertisement(&head, &wire_entries) {
                 let len = writer.len();
+                self.tunnels.expect_answer(now, peer);
                 self.send_body(now, peer, &body[..len], out);
             }
         }
@@ -397,6 +426,34 @@ impl Node {
         }
         Loss::from_fraction(1.0 - received as f64 / expected as f64)
     }
+}
+
+fn is_lingering(now: Instant, state: &PathState) -> bool {
+    state.used_at.is_some_and(|at| now - at < RELAYED_LINGER)
+}
+
+/// What probing a path costs at the pace of paths in use, in probes of a direct one: a relayed probe
+/// is sent twice, with a longer header, and the far end seldom probes the same path.
+const fn fast_weight(path: Path) -> usize {
+    match path {
+        Path::Direct(_) => 1,
+        Path::Via(_) => 4,
+    }
+}
+
+/// How much more rarely than an idle link a path is probed when it is not in use: the alternate of
+/// one that is comes before those that nobody uses.
+const fn pace(path: Path, favoured: bool) -> u32 {
+    match path {
+        Path::Direct(_) => 1,
+        Path::Via(_) if favoured => 2,
+        Path::Via(_) => 4,
+    }
+}
+
+/// The cost of a path that is probed at its own pace, in idle links.
+const fn slow_weight(path: Path, favoured: bool) -> usize {
+    fast_weight(path) / pace(path, favoured) as usize
 }
 
 fn entry_of((node, report): &(NodeId, LinkReport)) -> AdvertisementEntry {

@@ -67,6 +67,10 @@ pub(crate) struct Peer {
     pub(crate) attempts: u32,
     /// How many relays are said to have a link to it.
     pub(crate) relays: usize,
+    /// Data went to it through this relay, and that path is not measured yet.
+    pub(crate) unmeasured: Option<PeerIndex>,
+    /// One of its paths is among those that are probed fast.
+    pub(crate) favoured: bool,
     /// There are keys for it.
     pub(crate) sealable: bool,
     pub(crate) rx: Tally,

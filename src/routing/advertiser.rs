@@ -22,6 +22,8 @@ struct Subscriber {
     /// The number of the advertisement in which `published` changed last.
     changed: u32,
     reachable: bool,
+    /// It may have forgotten what it acknowledged.
+    doubted: bool,
     /// Newest number that it is known to have; zero for nothing.
     acked: u32,
     /// Newest number that was sent to it in full.
@@ -65,6 +67,7 @@ impl Advertiser {
             published: down,
             changed: 1,
             reachable: false,
+            doubted: false,
             acked: 0,
             sent: 0,
             part: 0,
@@ -119,11 +122,12 @@ impl Advertiser {
         state.reachable = reachable;
     }
 
-    /// The peer may have started anew and forgotten all: its tunnel is a new one.
-    pub fn forget(&mut self, now: Instant, peer: PeerIndex) {
+    /// The peer may have started anew and forgotten all: its tunnel has new keys. It is sent what it
+    /// lacks as far as we know, nothing perhaps; its acknowledgement tells.
+    pub fn doubt(&mut self, now: Instant, peer: PeerIndex) {
         let retry = self.config.retry.0;
         let Some(state) = self.peers.get_mut(peer.usize()) else { return };
-        state.acked = 0;
+        state.doubted = true;
         state.part = 0;
         state.retry = retry;
         state.due = now;
@@ -150,6 +154,10 @@ impl Advertiser {
             state.part = 0;
         }
         state.acked = known;
+        if std::mem::take(&mut state.doubted) && known == 0 {
+            // It did forget.
+            state.due = now;
+        }
         if known == self.seq {
             state.retry = self.config.retry.0;
             state.due = now + self.config.refresh;
@@ -259,7 +267,7 @@ impl Advertiser {
         index: usize,
         entries: &mut Vec<(NodeId, LinkReport)>,
     ) -> Advertisement {
-        if self.peers[index].acked == self.seq {
+        if self.peers[index].acked == self.seq && !self.peers[index].doubted {
             self.note_refresh(index);
         }
         let full = self.is_full(index);
@@ -300,7 +308,7 @@ impl Advertiser {
             return;
         }
         peer.part = 0;
-        if peer.acked == self.seq {
+        if peer.acked == self.seq && !peer.doubted {
             peer.retry = retry_first;
             peer.due = now + self.config.refresh;
         } else {
@@ -323,7 +331,7 @@ impl Advertiser {
 
     /// True when the peer has acknowledged all that we published.
     pub fn is_known_to(&self, peer: PeerIndex) -> bool {
-        self.peers.get(peer.usize()).is_some_and(|state| state.acked == self.seq)
+        self.peers.get(peer.usize()).is_some_and(|state| state.acked == self.seq && !state.doubted)
     }
 }
 

@@ -148,8 +148,8 @@ impl Router {
 
     /// What our own prober measures end to end on the path to `peer` through `relay`; `None` when
     /// it is not measured any more. Overrides what is advertised, and is to be repeated every few
-    /// seconds ([`RouterConfig::measurement_expiry`]). A report without any round trip yet
-    /// (`latency_us` of `u32::MAX`) counts as `None`.
+    /// seconds ([`RouterConfig::measurement_expiry`]). `None` also before its first answer: then what
+    /// is advertised counts. A path that was probed in vain is `Down`.
     pub fn update_relayed(
         &mut self,
         now: Instant,
@@ -157,7 +157,6 @@ impl Router {
         relay: PeerIndex,
         report: Option<LinkReport>,
     ) {
-        let report = report.filter(|report| report.latency_us != u32::MAX);
         let Some(state) = self.peers.get_mut(peer.usize()) else { return };
         let timed = report.map(|report| (report, now));
         let before = put(&mut state.relayed, relay, timed, Self::MAX_MEASURED);
@@ -323,13 +322,21 @@ impl Router {
         self.generation
     }
 
-    /// Relays towards `peer` that should be measured end to end, at most
-    /// [`Router::MAX_MEASURED`]: `true` for those in use or suspect, `false` for mere alternates.
-    pub fn relays_to_probe(&self, peer: PeerIndex, out: &mut Vec<(PeerIndex, bool)>) {
+    /// Relays towards `peer` that should be measured end to end under the metrics that matter, at
+    /// most [`Router::MAX_MEASURED`]: `true` for those in use or suspect, `false` for mere
+    /// alternates.
+    pub fn relays_to_probe(
+        &self,
+        peer: PeerIndex,
+        matters: impl Fn(Metric) -> bool,
+        out: &mut Vec<(PeerIndex, bool)>,
+    ) {
         out.clear();
         let Some(state) = self.peers.get(peer.usize()) else { return };
-        let used = state.by_metric.iter().flat_map(|s| [s.in_use(), s.chosen]);
-        let spare = state.by_metric.iter().map(|s| s.alternate);
+        let of_metric = |metric: &Metric| state.by_metric[metric.usize()];
+        let selections = || Metric::ALL.iter().filter(|metric| matters(**metric)).map(of_metric);
+        let used = selections().flat_map(|s| [s.in_use(), s.chosen]);
+        let spare = selections().map(|s| s.alternate);
         let all = used.map(|path| (path, true)).chain(spare.map(|path| (path, false)));
         for (path, in_use) in all {
             if let Some(relay) = path.and_then(Path::relay)

@@ -22,12 +22,19 @@ impl Tunnels {
     ) -> Result<Sealer<'_>, DropReason> {
         self.check_sealing(now, peer)?;
         let state = self.peers.get_mut(peer.usize()).ok_or(DropReason::NoTunnel)?;
+        let keys = state.current.as_deref_mut().ok_or(DropReason::NoTunnel)?;
+        Sealer::new(keys, path)
+    }
+
+    /// What is sealed for `peer` now causes an answer, if it has our keys and there is a way. Nothing
+    /// heard for a second means that it may have lost them. Answers, which end an exchange, and
+    /// probes of a way that is known to be dead are not to be told here.
+    pub fn expect_answer(&mut self, now: Instant, peer: PeerIndex) {
+        let Some(state) = self.peers.get_mut(peer.usize()) else { return };
         if state.unanswered_since.is_none() {
             state.unanswered_since = Some(now);
             self.expect(now + STALL_AFTER, "no answer");
         }
-        let keys = self.peers[peer.usize()].current.as_deref_mut().ok_or(DropReason::NoTunnel)?;
-        Sealer::new(keys, path)
     }
 
     /// Puts a relay header around an inner datagram that begins at byte 44 of `datagram`,

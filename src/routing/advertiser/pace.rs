@@ -39,12 +39,12 @@ impl AdvertiserConfig {
         // Refreshes take a third of it, full ones another.
         let round = peers as f64 * Self::OVERHEAD as f64;
         let full_round = peers as f64 * (Self::OVERHEAD + peers * Self::ENTRY) as f64;
-        let refresh_s = (3.0 * round / bytes_per_second).clamp(15.0, 600.0);
+        let refresh_s = (3.0 * round / bytes_per_second).clamp(60.0, 600.0);
         let full_s = 3.0 * full_round / bytes_per_second;
         Self {
             publish_pause: Duration::from_secs(1),
             refresh: Duration::from_secs_f64(refresh_s),
-            full_every: ((full_s / refresh_s).ceil() as u32).max(4),
+            full_every: ((full_s / refresh_s).ceil() as u32).max(10),
             retry: (Duration::from_millis(300), Duration::from_secs(5)),
             part_entries: 100,
             bytes_per_second,

@@ -112,9 +112,15 @@ fn a_peer_that_lost_everything_gets_all_again_at_a_bounded_pace() {
     let mut advertiser = advertiser(2);
     drain(&mut advertiser, at(0));
     ack_all(&mut advertiser, at(50), 2);
-    advertiser.forget(at(100), PeerIndex(0));
-    let all = drain(&mut advertiser, at(100));
-    assert!(all.len() == 1 && !all[0].1.delta);
+    advertiser.doubt(at(100), PeerIndex(0));
+    for ms in [100, 400] {
+        let question = drain(&mut advertiser, at(ms));
+        assert!(question.len() == 1 && question[0].1.delta && question[0].2.is_empty());
+        assert!(!advertiser.is_known_to(PeerIndex(0)), "asked until it answers");
+    }
+    advertiser.on_ack(at(450), PeerIndex(0), 50, 0);
+    let all = drain(&mut advertiser, at(450));
+    assert!(all.len() == 1 && !all[0].1.delta && all[0].2.len() == 2);
     let mut sent = 0;
     for ms in 100..10_100 {
         advertiser.on_ack(at(ms), PeerIndex(0), 50, 0);

@@ -41,6 +41,13 @@ impl Router {
         }
     }
 
+    /// What the two links of the path to `peer` through `relay` are said to be like.
+    pub fn promised(&self, peer: PeerIndex, relay: PeerIndex) -> Option<LinkReport> {
+        let hop = self.peers.get(relay.usize())?.hop_link()?.1;
+        let hop = self.with_other_end(relay.usize(), hop);
+        Some(hop.then(self.database.link(relay, peer)?))
+    }
+
     /// Standing and report of the path to `index` through `relay`.
     fn relayed(
         &self,

@@ -254,10 +254,6 @@ fn with_nothing_left_a_suspect_link_is_kept_and_a_dead_one_is_not() {
 fn a_measured_relayed_path_overrides_what_is_advertised() {
     let mut bench = Bench::triangle(60, 10);
     assert_eq!(bench.path(0), via(1));
-    let unknown = LinkReport { latency_us: u32::MAX, ..report(0, 0.0, Liveness::Down) };
-    bench.router.update_relayed(at(100), peer(0), peer(1), Some(unknown));
-    bench.recompute(300);
-    assert_eq!(bench.path(0), via(1), "a first answer is not due yet");
     bench.router.update_relayed(at(400), peer(0), peer(1), Some(report(20, 0.3, Liveness::Up)));
     bench.recompute(600);
     assert_eq!(bench.path(0), DIRECT, "it promised 20 ms and loses 30 %");
@@ -272,6 +268,17 @@ fn a_measured_relayed_path_overrides_what_is_advertised() {
     bench.router.update_relayed(at(900), peer(0), peer(1), Some(report(20, 0.0, Liveness::Down)));
     bench.recompute(900);
     assert_eq!(bench.path(0), None);
+}
+
+#[test]
+fn a_relayed_path_that_never_answered_is_down_whatever_is_advertised() {
+    let mut bench = Bench::triangle(60, 10);
+    assert_eq!(bench.path(0), via(1));
+    let refuted = LinkReport { latency_us: u32::MAX, ..report(0, 0.0, Liveness::Down) };
+    bench.router.update_relayed(at(100), peer(0), peer(1), Some(refuted));
+    bench.recompute(100);
+    assert_eq!(bench.path(0), DIRECT);
+    assert_eq!(bench.standing(100, 0, via(1).unwrap()), Standing::Down);
 }
 
 #[test]
@@ -322,8 +329,10 @@ fn each_metric_has_its_own_path() {
     assert_eq!(path(Metric::Loss), via(1));
     assert_eq!(path(Metric::Throughput), DIRECT);
     let mut probes = Vec::new();
-    bench.router.relays_to_probe(peer(0), &mut probes);
+    bench.router.relays_to_probe(peer(0), |_| true, &mut probes);
     assert_eq!(probes, [(peer(1), true)]);
+    bench.router.relays_to_probe(peer(0), |metric| metric == Metric::Latency, &mut probes);
+    assert_eq!(probes, [(peer(1), false)], "in use for another metric, here the alternate");
     assert_eq!(bench.router.path(peer(9), Metric::Loss), None);
 }
 

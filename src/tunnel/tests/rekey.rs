@@ -180,7 +180,21 @@ fn a_peer_that_restarted_but_cannot_call_us_is_called_within_two_seconds() {
             take(&mut pair.a, pair.now, &response).unwrap();
         }
         let datagram = seal(&mut pair.a, pair.now, PATH, b"");
+        pair.a.expect_answer(pair.now, P);
         let _ = open(&mut pair.b, pair.now, &datagram);
+    }
+}
+
+#[test]
+fn the_last_word_of_an_exchange_waits_for_no_answer() {
+    let mut pair = Pair::connected();
+    drain(&mut pair.a);
+    let question = seal(&mut pair.b, pair.now, PATH, b"probe");
+    assert!(open(&mut pair.a, pair.now, &question).is_ok());
+    seal(&mut pair.a, pair.now, PATH, b"reply");
+    for _ in 0..100 {
+        pair.advance(ms(100));
+        assert_eq!(drain(&mut pair.a), []);
     }
 }
 

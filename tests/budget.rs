@@ -1,0 +1,85 @@
+//! What control traffic costs: probes, reports, advertisements and rekeys, IP and UDP headers counted.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+#![expect(clippy::print_stdout, reason = "the table, for whoever asks for it")]
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use rongate::sim::{LinkModel, Mesh, Simulator};
+
+/// IPv4 and UDP headers of a datagram.
+const HEADERS: u64 = 28;
+/// `probing.budget` of every node, in bits per second.
+const BUDGET: f64 = 33_000.0;
+
+fn mesh(sites: u8) -> Simulator {
+    let link = LinkModel { delay: Duration::from_millis(20), ..LinkModel::default() };
+    Simulator::new(Mesh { sites, ..Mesh::default() }.configs(), link, 1)
+}
+
+/// Bits that each node sent in a second, on average and at most.
+fn cost(simulator: &mut Simulator, what: &str, span: Duration) -> (f64, f64) {
+    let sent = |simulator: &Simulator| -> Vec<u64> {
+        let of = |site| {
+            let tally = simulator.node(site).unwrap().counters().underlay_tx;
+            tally.bytes + HEADERS * tally.packets
+        };
+        (0..simulator.len()).map(of).collect()
+    };
+    let before = sent(simulator);
+    simulator.run_for(span);
+    let bits = |(after, before)| (after - before) as f64 * 8.0;
+    let rates = sent(simulator).into_iter().zip(before).map(bits);
+    let rates: Vec<_> = rates.map(|bits| bits / span.as_secs_f64()).collect();
+    let average = rates.iter().sum::<f64>() / rates.len() as f64;
+    let most = rates.iter().copied().fold(0.0, f64::max);
+    println!("| {} nodes, {what} | {average:.0} | {most:.0} |", simulator.len());
+    (average, most)
+}
+
+fn ping(from: u8, to: u8) -> Vec<u8> {
+    let [from, to]: [Ipv4Addr; 2] = [from, to].map(|site| Mesh::host(site, 5));
+    let mut packet = Vec::new();
+    etherparse::PacketBuilder::ipv4(from.octets(), to.octets(), 64)
+        .udp(4000, 4001)
+        .write(&mut packet, b"ping")
+        .unwrap();
+    packet
+}
+
+/// Every site sends one packet to four others, so that eight of its paths are in use.
+fn use_eight_paths(simulator: &mut Simulator, sites: u8) {
+    for site in 0..sites {
+        for step in [1, 3, 7, 12] {
+            simulator.send(site.into(), &ping(site, (site + step) % sites));
+        }
+        simulator.run_for(Duration::from_millis(50));
+    }
+    simulator.run_for(Duration::from_secs(10));
+}
+
+/// A fifth of what OSPF with BFD sends per neighbour at 100 ms.
+#[test]
+fn idle_nodes_send_little() {
+    for (sites, limit) in [(4, 1_500.0), (12, 5_000.0)] {
+        let mut simulator = mesh(sites);
+        simulator.run_for(Duration::from_secs(60));
+        let (average, _) = cost(&mut simulator, "idle", Duration::from_secs(130));
+        assert!(average <= limit, "{sites} nodes: {average}");
+    }
+}
+
+#[test]
+#[ignore = "takes a minute, optimised"]
+fn fifty_nodes_keep_to_the_budget() {
+    let mut simulator = mesh(50);
+    simulator.run_for(Duration::from_secs(150));
+    // More than one rekey of every tunnel.
+    let (average, most) = cost(&mut simulator, "idle", Duration::from_secs(260));
+    assert!(average <= BUDGET / 2.0 && most <= BUDGET, "{average} {most}");
+    use_eight_paths(&mut simulator, 50);
+    let (average, most) =
+        cost(&mut simulator, "eight paths in use by each", Duration::from_secs(130));
+    assert!(average <= BUDGET && most <= BUDGET * 1.1, "{average} {most}");
+}
