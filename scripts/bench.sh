@@ -11,7 +11,7 @@
 #                                     docs/recovery.md and README's figures
 #   scripts/bench.sh datapath         only what needs no input and output: nanoseconds of each step
 #
-#   --only KIND,.. --without KIND,..  plain, masquerade, direct, relay, exit, exit-routed, naive, stock,
+#   --only KIND,.. --without KIND,..  plain, masquerade, direct, relay, bare-relay, exit, exit-routed, naive, stock,
 #                                     stock-tuned, wireguard-go, boringtun, gotatun, nebula, tinc
 #   --rounds N --mode wire|super      instead of 5 rounds of each mode
 #   --add                             adds the rounds to those that are in target/bench/ already

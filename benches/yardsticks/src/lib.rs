@@ -1,9 +1,10 @@
-//! What both yardsticks share: options, and datagrams under two fixed AES-256-GCM keys.
+//! What both tunnels among the yardsticks share: options, and datagrams under two fixed AES-256-GCM keys.
 //!
 //! Each program is what one builds in a day: `naive-tunnel` reads a packet, seals it and sends it;
 //! `stock-tunnel` does the same with the offloads of the crates tun-rs and quinn-udp. Neither has a
 //! handshake, a replay window, flows, NAT or more than one peer, so what the gateway costs beyond
-//! `stock-tunnel` is the price of all that. They say how fast the gateway is; they protect nothing.
+//! `stock-tunnel` is the price of all that. `bare-relay` is the least that a relay in user space can
+//! do. They say how fast the gateway is; they protect nothing.
 
 use std::net::SocketAddr;
 

@@ -20,6 +20,8 @@ pub enum Kind {
     Direct,
     /// Two rongate gateways that only a third one joins.
     Relay,
+    /// Two rongate gateways, and between them a yardstick that only sends datagrams on.
+    BareRelay,
     /// A rongate gateway that sends its hosts' Internet traffic through another one's NAT.
     Exit,
     /// The same with a pool that is routed to the exit and holds more than 100,000 mappings.
@@ -70,6 +72,7 @@ impl Kind {
             Self::Masquerade => "kernel masquerade",
             Self::Direct => "rongate",
             Self::Relay => "rongate, relayed",
+            Self::BareRelay => "rongate, bare relay",
             Self::Exit => "rongate, NAT",
             Self::ExitRouted => "rongate, NAT, large pool",
             Self::Naive => "naive tunnel",
@@ -81,6 +84,11 @@ impl Kind {
             Self::Nebula => "nebula",
             Self::Tinc => "tinc",
         }
+    }
+
+    /// Whether a third node is between the two.
+    pub const fn is_relayed(self) -> bool {
+        matches!(self, Self::Relay | Self::BareRelay)
     }
 
     /// Whether somebody else's program has to be given.

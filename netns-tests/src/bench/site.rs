@@ -44,7 +44,7 @@ impl Site {
         let (host_a, gw_a, gw_b, host_b) = (host_a?, gw_a?, gw_b?, host_b?);
         gw_a.enable_forwarding()?;
         gw_b.enable_forwarding()?;
-        let relay = if kind == Kind::Relay { Some(Netns::add("gw-r")?) } else { None };
+        let relay = if kind.is_relayed() { Some(Netns::add("gw-r")?) } else { None };
         let far = if kind.is_exit() { SERVER } else { HOST_B };
         let far_gateway = if kind.is_exit() { EXIT } else { router_of(far) };
 

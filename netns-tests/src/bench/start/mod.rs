@@ -15,9 +15,10 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::contender::{INNER_MTU, Kind};
-use super::site::{HOST_A, HOST_B, LEFT, Site};
+use super::site::{HOST_A, HOST_B, LEFT, RIGHT, Site};
 use crate::lab::gateway::Gateway;
 use crate::lab::process::{run, run_with_input};
+use crate::lab::programs::find_program;
 use crate::lab::{Netns, Process, enter, wait_until};
 
 const PORT: u16 = 4_710;
@@ -30,6 +31,8 @@ pub(crate) enum Running {
     /// The kernel does it.
     Kernel,
     Rongate(Vec<Gateway>),
+    /// Two gateways and what is between them.
+    Between([Gateway; 2], Process),
     Other(Vec<Process>),
 }
 
@@ -41,6 +44,9 @@ impl Running {
             Self::Rongate(gateways) => {
                 gateways.iter_mut().map(|gateway| Ok(gateway.process_mut()?.pid())).collect()
             }
+            Self::Between([a, b], relay) => {
+                Ok(vec![a.process_mut()?.pid(), relay.pid(), b.process_mut()?.pid()])
+            }
             Self::Other(daemons) => Ok(daemons.iter().map(Process::pid).collect()),
         }
     }
@@ -51,6 +57,10 @@ impl Running {
             Self::Kernel => Ok(()),
             Self::Rongate(gateways) => {
                 gateways.iter_mut().try_for_each(|gateway| gateway.process_mut()?.ensure_running())
+            }
+            Self::Between(ends, relay) => {
+                relay.ensure_running()?;
+                ends.iter_mut().try_for_each(|gateway| gateway.process_mut()?.ensure_running())
             }
             Self::Other(daemons) => daemons.iter_mut().try_for_each(Process::ensure_running),
         }
@@ -83,6 +93,14 @@ pub(crate) fn start(kind: Kind, program: Option<&Path>, site: &Site) -> Result<R
         Kind::Masquerade => masquerade(site)?,
         Kind::Direct | Kind::Exit | Kind::ExitRouted => rongate::joined(kind, site)?,
         Kind::Relay => rongate::relayed(site)?,
+        Kind::BareRelay => rongate::joined_by(site, |relay| {
+            let ends = [LEFT[0], RIGHT[1]].map(|end| format!("{end}:{PORT}"));
+            let listen = format!("0.0.0.0:{PORT}");
+            let mut command = relay.command(find_program("bare-relay")?);
+            command.args(["--listen", &listen, "--between", &ends[0], &ends[1]]);
+            let log = PathBuf::from(enter::DIRECTORY).join("bare-relay.log");
+            Process::spawn("bare-relay", &mut command, &log)
+        })?,
         Kind::Naive => yardstick::start("naive-tunnel", &[], site)?,
         Kind::Stock => yardstick::start("stock-tunnel", &[], site)?,
         Kind::StockTuned => yardstick::start("stock-tunnel", &["--tuned"], site)?,

@@ -4,14 +4,14 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use super::{PORT, READY, Running, lan_of, overlay};
 use crate::bench::contender::{INNER_MTU, Kind};
 use crate::bench::site::{EXIT, HOST_A, HOST_B, LEFT, POOL, RIGHT, Site};
 use crate::lab::gateway::{Gateway, generate_key};
-use crate::lab::{Netns, enter};
+use crate::lab::{Netns, Process, enter};
 
 /// One node of a rongate overlay as the harness describes it.
 struct Member<'s> {
@@ -102,6 +102,30 @@ pub(super) fn relayed(site: &Site) -> Result<Running> {
         gateways[2].wait_via("a", Some("r"), READY)?;
     }
     Ok(running)
+}
+
+/// Two gateways that take a third node, which `start` starts, for each other.
+pub(super) fn joined_by(
+    site: &Site,
+    start: impl FnOnce(&Netns) -> Result<Process>,
+) -> Result<Running> {
+    let relay = start(site.relay.as_ref().context("the site has no relay")?)?;
+    let end = |name, number, netns, own, host, peer, seen| Member {
+        name,
+        number,
+        netns,
+        uplinks: vec![("wan0", own)],
+        lan: Some(host),
+        calls: vec![(peer, seen)],
+        more: json!({}),
+    };
+    let running = launch(&[
+        end("a", 1, &site.gw_a, LEFT[0], HOST_A, "b", LEFT[1]),
+        end("b", 2, &site.gw_b, RIGHT[1], HOST_B, "a", RIGHT[0]),
+    ])?;
+    let Running::Rongate(gateways) = running else { bail!("no gateways") };
+    let ends = <[Gateway; 2]>::try_from(gateways).ok().context("two gateways")?;
+    Ok(Running::Between(ends, relay))
 }
 
 /// Makes keys and configurations, starts all, waits for the tunnels.
