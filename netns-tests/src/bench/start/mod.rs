@@ -32,7 +32,7 @@ pub(crate) enum Running {
     Kernel,
     Rongate(Vec<Gateway>),
     /// Two gateways and what is between them.
-    Between([Gateway; 2], Process),
+    Between(Box<[Gateway; 2]>, Process),
     Other(Vec<Process>),
 }
 
@@ -44,7 +44,8 @@ impl Running {
             Self::Rongate(gateways) => {
                 gateways.iter_mut().map(|gateway| Ok(gateway.process_mut()?.pid())).collect()
             }
-            Self::Between([a, b], relay) => {
+            Self::Between(ends, relay) => {
+                let [a, b] = &mut **ends;
                 Ok(vec![a.process_mut()?.pid(), relay.pid(), b.process_mut()?.pid()])
             }
             Self::Other(daemons) => Ok(daemons.iter().map(Process::pid).collect()),

@@ -125,7 +125,7 @@ pub(super) fn joined_by(
     ])?;
     let Running::Rongate(gateways) = running else { bail!("no gateways") };
     let ends = <[Gateway; 2]>::try_from(gateways).ok().context("two gateways")?;
-    Ok(Running::Between(ends, relay))
+    Ok(Running::Between(Box::new(ends), relay))
 }
 
 /// Makes keys and configurations, starts all, waits for the tunnels.
