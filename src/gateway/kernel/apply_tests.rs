@@ -28,6 +28,7 @@ fn small_plan(network: &str) -> KernelPlan {
         interface: None,
         source: None,
         metric: u32::MAX,
+        mtu: None,
         protocol: 171,
     };
     let rule = Rule {

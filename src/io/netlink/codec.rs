@@ -9,7 +9,7 @@ use netlink_packet_route::address::{
 };
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
 };
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -145,6 +145,7 @@ pub(super) fn route(message: &RouteNetlinkMessage, interfaces: &[Interface]) -> 
         interface: None,
         source: None,
         metric: 0,
+        mtu: None,
         protocol: header.protocol.into(),
     };
     for attribute in &message.attributes {
@@ -171,6 +172,11 @@ fn take_route_attribute(
         route.metric = *metric;
     } else if let RouteAttribute::Table(table) = attribute {
         route.table = *table;
+    } else if let RouteAttribute::Metrics(metrics) = attribute {
+        let mtu = |metric: &RouteMetric| {
+            if let RouteMetric::Mtu(mtu) = metric { Some(*mtu) } else { None }
+        };
+        route.mtu = metrics.iter().find_map(mtu);
     } else if let RouteAttribute::MultiPath(hops) = attribute
         && let Some(hop) = hops.first()
     {
@@ -221,6 +227,9 @@ pub(super) fn route_message(route: &Route) -> io::Result<RouteMessage> {
     }
     if route.metric > 0 {
         attributes.push(RouteAttribute::Priority(route.metric));
+    }
+    if let Some(mtu) = route.mtu {
+        attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)]));
     }
     Ok(message)
 }
@@ -327,6 +336,7 @@ mod tests {
                 interface: Some("lo".into()),
                 source: None,
                 metric: 7,
+                mtu: gateway.map(|_| 1_500),
                 protocol: 171,
             };
             let message = RouteNetlinkMessage::NewRoute(route_message(&route).unwrap());

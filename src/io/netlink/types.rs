@@ -64,6 +64,9 @@ pub(crate) struct Route {
     pub(crate) source: Option<IpAddr>,
     /// Lower wins; 0 lets the kernel choose.
     pub(crate) metric: u32,
+    /// The longest packet that is forwarded that way, in bytes; none for what the interface takes.
+    #[serde(default)]
+    pub(crate) mtu: Option<u32>,
     /// Who made it (`RTPROT_*`).
     pub(crate) protocol: u8,
 }
@@ -92,6 +95,9 @@ impl fmt::Display for Route {
         }
         if self.metric != 0 {
             write!(f, " metric {}", self.metric)?;
+        }
+        if let Some(mtu) = self.mtu {
+            write!(f, " mtu {mtu}")?;
         }
         Ok(())
     }
