@@ -123,7 +123,13 @@ async def main():
     heard = await ice.recv()
     pair = list(ice._nominated.values())[0]
     print("heard", heard.decode(), "over", "%s:%d" % pair.remote_addr, flush=True)
-    await asyncio.sleep(0.5)
+    # Whoever closes first must have been heard.
+    for who in role, other:
+        done = os.path.join(folder, who + ".done")
+        if who == role:
+            open(done, "w").close()
+        while not os.path.exists(done):
+            await asyncio.sleep(0.02)
     await ice.close()
 
 asyncio.run(asyncio.wait_for(main(), 20))

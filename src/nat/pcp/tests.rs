@@ -2,7 +2,10 @@ use std::net::Ipv4Addr;
 
 use super::*;
 use crate::nat::{Kind, MappingId, NatConfig};
+use crate::packet::testing::{Sample, Upper};
+use crate::packet::{Headers, Vnet, tcp_flag};
 use crate::rng::Rng;
+use crate::telemetry::DropReason;
 
 const SITE: Realm = Realm(3);
 const START: Instant = Instant::from_micros(77_000_000);
@@ -217,13 +220,59 @@ fn the_forerunner_is_spoken_too() {
     assert!(lab.ask(HOST, &[0, 1, 0]).is_empty());
 }
 
+/// A packet between the host's port 5000 and a server; flags of zero for UDP.
+fn pass(lab: &mut Lab, flags: u8, outside: Option<SocketAddr>) -> Result<SocketAddr, DropReason> {
+    let upper = match flags {
+        0 => Upper::Udp,
+        _ => Upper::Tcp { seq: 1, ack: 1, flags, options: vec![] },
+    };
+    let mut sample = Sample::new(false, upper, b"data");
+    let (host, server) = (IpAddr::from([10, 2, 0, 1]), IpAddr::from([203, 0, 113, 80]));
+    let Lab { nat, now, .. } = lab;
+    let whole = Vnet::default();
+    if let Some(outside) = outside {
+        (sample.source, sample.destination) = (server, outside.ip());
+        sample.ports = (443, outside.port());
+        let mut packet = sample.bytes();
+        let headers = Headers::parse(&packet).unwrap();
+        nat.inbound(*now, &mut packet, &headers, &whole)?;
+        let headers = Headers::parse(&packet).unwrap();
+        return Ok(SocketAddr::new(headers.destination, headers.ports.unwrap().dst));
+    }
+    (sample.source, sample.destination, sample.ports) = (host, server, (5_000, 443));
+    let mut packet = sample.bytes();
+    let headers = Headers::parse(&packet).unwrap();
+    nat.outbound(*now, SITE, &mut packet, &headers, &whole)?;
+    let headers = Headers::parse(&packet).unwrap();
+    Ok(SocketAddr::new(headers.source, headers.ports.unwrap().src))
+}
+
 #[test]
 fn a_mapping_in_use_is_taken_over_and_survives_its_lease() {
+    const SYN: u8 = tcp_flag::SYN;
+    const ACK: u8 = tcp_flag::ACK;
     let mut lab = Lab::new();
-    let lease = |lab: &mut Lab| read(&lab.ask(HOST, &map(17, 5_000, 0, 120, NONCE)));
-    let (_, _, first) = lease(&mut lab);
-    lab.wait(100);
-    assert_eq!(lease(&mut lab).2, first);
+    let kind = |lab: &Lab| lab.nat.iter_from(MappingId(0)).next().map(|view| view.kind);
+    let inside: SocketAddr = "10.2.0.1:5000".parse().unwrap();
+    let outside = pass(&mut lab, SYN, None).unwrap();
+    assert_eq!(pass(&mut lab, SYN | ACK, Some(outside)), Ok(inside));
+    assert_eq!(kind(&lab), Some(Kind::Dynamic));
+    let (result, _, leased) = read(&lab.ask(HOST, &map(6, 5_000, 0, 120, NONCE)));
+    assert_eq!((result, leased), (0, outside), "the endpoint that its packets have");
+    assert_eq!((kind(&lab), lab.nat.counts().mappings), (Some(Kind::Leased), 1));
+    // The lease ends, the connection does not.
     lab.wait(121);
+    assert_eq!(kind(&lab), Some(Kind::Dynamic));
+    assert_eq!(pass(&mut lab, ACK, Some(outside)), Ok(inside));
+    assert_eq!(pass(&mut lab, ACK, None), Ok(outside));
+    assert_eq!(read(&lab.ask(HOST, &map(6, 5_000, 0, 0, [9; 12]))).0, 0, "nobody's any more");
+    lab.wait(7_441);
     assert_eq!(lab.nat.counts().mappings, 0);
+    // Without a connection nothing is left of it.
+    let outside = pass(&mut lab, 0, None).unwrap();
+    assert_eq!(read(&lab.ask(HOST, &map(17, 5_000, 0, 600, NONCE))).2, outside);
+    lab.wait(599);
+    assert_eq!(pass(&mut lab, 0, Some(outside)), Ok(inside), "longer than silence would last");
+    lab.wait(2);
+    assert_eq!(pass(&mut lab, 0, Some(outside)), Err(DropReason::Unsolicited));
 }

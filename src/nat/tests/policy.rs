@@ -257,16 +257,24 @@ fn ports_are_shared_only_when_none_is_free() {
     config.policy.reuse = Reuse::WhenFull;
     let mut lab = Lab::new(&config);
     let from = |n: u16| format!("10.2.0.{n}:5000");
-    let ends: Vec<_> =
-        (0..10).map(|n| lab.out(SITE, &from(n), SERVER, tcp(SYN)).unwrap()).collect();
-    let shared: Vec<_> = (10..30).map(|n| lab.out(SITE, &from(n), ELSEWHERE, tcp(SYN))).collect();
+    // Every second one could share with the one before; none does as long as there are ports.
+    let to = |n: u16| if n.is_multiple_of(2) { SERVER } else { ELSEWHERE };
+    let other = |n: u16| to(n + 1);
+    let ends: Vec<_> = (0..10).map(|n| lab.out(SITE, &from(n), to(n), tcp(SYN)).unwrap()).collect();
+    let distinct: std::collections::BTreeSet<_> = ends.iter().collect();
+    assert_eq!(distinct.len(), 10, "each has a port of its own");
+    assert!(lab.nat.iter_from(MappingId(0)).all(|mapping| mapping.kind == Kind::Dynamic));
+    // Then each port serves one more connection, to the remote end that it does not serve yet.
+    let shared: Vec<_> = (10..40).map(|n| lab.out(SITE, &from(n), to(n), tcp(SYN))).collect();
     assert_eq!(shared.iter().flatten().count(), 10, "each port once more");
-    for (n, mapped) in ends.into_iter().enumerate() {
-        let got = lab.back(SERVER, mapped, tcp(SYN | ACK));
-        assert_eq!(got, Ok((SITE, end(&from(n as u16)))));
-    }
-    for (n, mapped) in (10..).zip(shared).filter_map(|(n, mapped)| Some((n, mapped.ok()?))) {
-        assert_eq!(lab.back(ELSEWHERE, mapped, tcp(SYN | ACK)), Ok((SITE, end(&from(n)))));
+    let refused = shared.iter().filter_map(|result| result.err());
+    assert!(refused.clone().all(|reason| reason == DropReason::NatPortsExhausted));
+    for (n, mapped) in (0..).zip(&ends) {
+        assert_eq!(lab.back(to(n), *mapped, tcp(SYN | ACK)), Ok((SITE, end(&from(n)))));
+        let sharer = (10..).zip(&shared).find(|(_, shared)| shared.as_ref() == Ok(mapped));
+        let (sharer, _) = sharer.unwrap();
+        assert_eq!(to(sharer), other(n));
+        assert_eq!(lab.back(to(sharer), *mapped, tcp(SYN | ACK)), Ok((SITE, end(&from(sharer)))));
     }
     lab.nat.check();
 }
