@@ -7,6 +7,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ipnet::Ipv6Net;
+
 /// A range of addresses: base, prefix length, and where it is defined.
 struct Range<A> {
     base: A,
@@ -63,6 +65,53 @@ pub fn is_special_purpose(address: IpAddr) -> bool {
     }
 }
 
+/// A prefix under which IPv6 hosts see the addresses of IPv4 (RFC 6052 section 2.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Nat64Prefix(Ipv6Net);
+
+impl Nat64Prefix {
+    /// `64:ff9b::/96` (RFC 6052 section 2.1).
+    pub const WELL_KNOWN: Self =
+        Self(Ipv6Net::new_assert(Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96));
+
+    /// None for a length other than 32, 40, 48, 56, 64 or 96, or with bits 64 to 71 set.
+    pub fn new(net: Ipv6Net) -> Option<Self> {
+        let known = [32, 40, 48, 56, 64, 96].contains(&net.prefix_len());
+        let net = net.trunc();
+        (known && net.network().octets()[8] == 0).then_some(Self(net))
+    }
+
+    /// The prefix.
+    pub const fn net(self) -> Ipv6Net {
+        self.0
+    }
+
+    /// Where the octets of the IPv4 address are: behind the prefix, but for the octet 8.
+    fn places(self) -> [usize; 4] {
+        let mut at = usize::from(self.0.prefix_len()) / 8;
+        [0; 4].map(|_| {
+            at += usize::from(at == 8);
+            at += 1;
+            at - 1
+        })
+    }
+
+    /// What stands for an IPv4 address.
+    pub fn embed(self, address: Ipv4Addr) -> Ipv6Addr {
+        let mut octets = self.0.network().octets();
+        for (at, octet) in self.places().into_iter().zip(address.octets()) {
+            octets[at] = octet;
+        }
+        octets.into()
+    }
+
+    /// The IPv4 address that an address stands for, if it is under the prefix.
+    pub fn embedded(self, address: Ipv6Addr) -> Option<Ipv4Addr> {
+        let octets = address.octets();
+        self.0.contains(&address).then(|| Ipv4Addr::from(self.places().map(|at| octets[at])))
+    }
+}
+
 /// True for an address that one host can have beyond its own link: not unspecified, loopback,
 /// link-local, multicast or broadcast.
 pub fn is_unicast(address: IpAddr) -> bool {
@@ -99,6 +148,27 @@ mod tests {
 
     fn special(text: &str) -> bool {
         is_special_purpose(text.parse().unwrap())
+    }
+
+    #[test]
+    fn ipv4_addresses_are_embedded_as_in_rfc_6052() {
+        // The table of section 2.4.
+        for (prefix, expected) in [
+            ("2001:db8::/32", "2001:db8:c000:221::"),
+            ("2001:db8:100::/40", "2001:db8:1c0:2:21::"),
+            ("2001:db8:122::/48", "2001:db8:122:c000:2:2100::"),
+            ("2001:db8:122:300::/56", "2001:db8:122:3c0:0:221::"),
+            ("2001:db8:122:344::/64", "2001:db8:122:344:c0:2:2100::"),
+            ("2001:db8:122:344::/96", "2001:db8:122:344::192.0.2.33"),
+            ("64:ff9b::/96", "64:ff9b::192.0.2.33"),
+        ] {
+            let prefix = Nat64Prefix::new(prefix.parse().unwrap()).unwrap();
+            let address = Ipv4Addr::new(192, 0, 2, 33);
+            assert_eq!(prefix.embed(address), expected.parse::<Ipv6Addr>().unwrap());
+            assert_eq!(prefix.embedded(prefix.embed(address)), Some(address));
+            assert_eq!(prefix.embedded("2001:db9::1".parse().unwrap()), None);
+        }
+        assert_eq!(Nat64Prefix::new("2001:db8::/33".parse().unwrap()), None);
     }
 
     #[test]

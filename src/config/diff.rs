@@ -64,7 +64,7 @@ impl Config {
         match (&self.egress, &new.egress) {
             (Some(a), Some(b)) => {
                 note(a.mode != b.mode, "egress.mode");
-                note(a.pool != b.pool, "egress.pool");
+                note((&a.pool, &a.pool_ipv6) != (&b.pool, &b.pool_ipv6), "egress.pool");
                 note(a.outside != b.outside, "egress.outside");
                 note(a.ports != b.ports, "egress.ports");
                 note(self.names(&a.allowed) != new.names(&b.allowed), "egress.for");
@@ -77,7 +77,10 @@ impl Config {
         note(self.names(&a.allowed) != new.names(&b.allowed), "relay.for");
         note(a.rate != b.rate, "relay.rate");
         note(self.classes != new.classes, "classes");
-        note(self.exit_names() != new.exit_names(), "internet.via");
+        note(self.exit_names(&self.internet) != new.exit_names(&new.internet), "internet.via");
+        let (a, b) = (&self.internet_ipv6, &new.internet_ipv6);
+        note(self.exit_names(a) != new.exit_names(b), "internet.via_ipv6");
+        note(self.nat64 != new.nat64, "internet.nat64");
         note(self.probing != new.probing, "probing.budget");
         note(self.routing != new.routing, "routing");
         note(self.flows != new.flows, "flows");
@@ -118,8 +121,8 @@ impl Config {
         names
     }
 
-    fn exit_names(&self) -> Vec<&str> {
-        match &self.internet {
+    fn exit_names(&self, via: &InternetVia) -> Vec<&str> {
+        match via {
             InternetVia::Auto => vec!["auto"],
             InternetVia::Ordered(exits) => exits
                 .iter()

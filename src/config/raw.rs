@@ -127,6 +127,8 @@ sections! {
 
     RawInternet {
         via: Vec<At<String>>,
+        via_ipv6: Vec<At<String>>,
+        nat64: String,
     }
 
     RawProbing {
@@ -148,6 +150,7 @@ sections! {
     RawNat {
         max: u64,
         max_per_host: u64,
+        site_percent: u64,
         tcp_per_host: u64,
         udp_per_host: u64,
         icmp_per_host: u64,
@@ -176,6 +179,7 @@ sections! {
         pcp: bool,
         bypass: Vec<At<String>>,
         forwards: Vec<At<RawForward>>,
+        prefixes: Vec<At<RawPrefixes>>,
     }
 
     RawForward {
@@ -183,6 +187,11 @@ sections! {
         port: u64,
         address: String,
         to: String,
+    }
+
+    RawPrefixes {
+        inside: String,
+        outside: String,
     }
 
     RawNatLog {

@@ -6,13 +6,14 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use zeroize::ZeroizeOnDrop;
 
 use super::units::{Endpoint, Listen, Rate};
+use crate::addr::Nat64Prefix;
 use crate::flow::Class;
 use crate::id::{NodeId, PeerIndex, PublicKey, UplinkIndex};
-use crate::nat::{NatLimits, NatPolicy, NatTimers, Transport};
+use crate::nat::{NatLimits, NatPolicy, NatTimers, PrefixPair, Transport};
 use crate::tunnel::Suite;
 
 /// Everything a gateway is told. Names are resolved to indices, networks do not overlap, keys are
@@ -41,6 +42,10 @@ pub struct Config {
     pub classes: Vec<Class>,
     /// The exits that our own hosts use.
     pub internet: InternetVia,
+    /// `internet.via_ipv6`.
+    pub internet_ipv6: InternetVia,
+    /// `internet.nat64`.
+    pub nat64: Option<Nat64Prefix>,
     /// Probing.
     pub probing: ProbingSection,
     /// Choice of paths.
@@ -188,6 +193,8 @@ pub struct EgressSection {
     pub mode: EgressMode,
     /// Outside addresses of the NAT (internal ones in rewrite mode); at least one.
     pub pool: Vec<Ipv4Net>,
+    /// `egress.pool`: outside addresses of IPv6, which are routed to this router in every mode.
+    pub pool_ipv6: Vec<Ipv6Net>,
     /// What the pool's addresses stand for in rewrite mode, in the same order; empty for the
     /// uplinks' addresses.
     pub outside: Vec<Ipv4Addr>,
@@ -305,6 +312,8 @@ pub struct NatSection {
     pub bypass: Vec<IpNet>,
     /// Outside endpoints that always lead to the same inside endpoint.
     pub forwards: Vec<Forward>,
+    /// `prefixes`.
+    pub prefixes: Vec<PrefixPair>,
 }
 
 /// One of `nat.forwards`.

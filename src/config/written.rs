@@ -6,10 +6,12 @@ use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 
-use super::types::{Config, EgressMode, Exit, InternetVia, OnFailure, SyslogService, UdpGso};
+use super::types::{
+    Config, EgressMode, EgressSection, Exit, InternetVia, OnFailure, SyslogService, UdpGso,
+};
 use super::units::format_duration;
 use super::validate::{dscp_name, protocol_name};
 use super::written_nat::Nat;
@@ -125,7 +127,7 @@ struct Egress<'c> {
 #[derive(Serialize)]
 struct Offer<'c> {
     mode: &'static str,
-    pool: &'c [Ipv4Net],
+    pool: Vec<IpNet>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     outside: &'c [Ipv4Addr],
     ports: String,
@@ -181,6 +183,8 @@ struct Match<'c> {
 #[derive(Serialize)]
 struct Internet {
     via: Word,
+    via_ipv6: Word,
+    nat64: String,
 }
 
 #[derive(Serialize)]
@@ -246,7 +250,11 @@ impl<'c> Document<'c> {
             },
             peers: config.peers.iter().map(peer).collect(),
             classes: config.classes.iter().map(class).collect(),
-            internet: Internet { via: via(config) },
+            internet: Internet {
+                via: via(config, &config.internet),
+                via_ipv6: via(config, &config.internet_ipv6),
+                nat64: config.nat64.map_or_else(|| "off".into(), |prefix| prefix.net().to_string()),
+            },
             probing: Probing { budget: config.probing.budget.to_string() },
             routing: Routing {
                 margin: config.routing.margin,
@@ -287,6 +295,11 @@ fn uplink(uplink: &super::Uplink) -> Uplink<'_> {
     }
 }
 
+fn pools(section: &EgressSection) -> Vec<IpNet> {
+    let ipv4 = section.pool.iter().copied().map(IpNet::V4);
+    ipv4.chain(section.pool_ipv6.iter().copied().map(IpNet::V6)).collect()
+}
+
 /// Of an exit that is not enabled, nothing else is known.
 fn egress(config: &Config) -> Egress<'_> {
     let offer = config.egress.as_ref().map(|section| Offer {
@@ -295,7 +308,7 @@ fn egress(config: &Config) -> Egress<'_> {
             EgressMode::Routed => "routed",
             EgressMode::Masquerade => "masquerade",
         },
-        pool: &section.pool,
+        pool: pools(section),
         outside: &section.outside,
         ports: format!("{}-{}", section.ports.start(), section.ports.end()),
         r#for: names(config, &section.allowed),
@@ -349,8 +362,8 @@ fn ports(range: &RangeInclusive<u16>) -> Word {
     if first == last { first.into() } else { Word::Text(format!("{first}-{last}")) }
 }
 
-fn via(config: &Config) -> Word {
-    match &config.internet {
+fn via(config: &Config, exits: &InternetVia) -> Word {
+    match exits {
         InternetVia::Auto => "auto".into(),
         InternetVia::Ordered(exits) => Word::List(
             exits

@@ -2,16 +2,18 @@
 
 use std::net::IpAddr;
 
+use ipnet::Ipv6Net;
 use serde::Serialize;
 
 use super::types::{Forward, NatSection};
 use super::units::format_duration;
-use crate::nat::{Dependence, Refusal, Reuse};
+use crate::nat::{Dependence, PrefixPair, Refusal, Reuse};
 
 #[derive(Serialize)]
 pub(super) struct Nat {
     max: u32,
     max_per_host: u32,
+    site_percent: u8,
     tcp_per_host: u32,
     udp_per_host: u32,
     icmp_per_host: u32,
@@ -43,6 +45,14 @@ pub(super) struct Nat {
     bypass: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     forwards: Vec<WrittenForward>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    prefixes: Vec<WrittenPrefixes>,
+}
+
+#[derive(Serialize)]
+struct WrittenPrefixes {
+    inside: Ipv6Net,
+    outside: Ipv6Net,
 }
 
 #[derive(Serialize)]
@@ -56,11 +66,14 @@ struct WrittenForward {
 
 impl Nat {
     pub(super) fn new(nat: &NatSection) -> Self {
-        let NatSection { limits, timers, policy, pcp, bypass, forwards } = nat;
+        let NatSection { limits, timers, policy, pcp, bypass, forwards, prefixes } = nat;
+        let pair =
+            |pair: &PrefixPair| WrittenPrefixes { inside: pair.inside, outside: pair.outside };
         let udp_port = |(port, time): &(u16, _)| format!("{port} {}", format_duration(*time));
         Self {
             max: limits.max_mappings,
             max_per_host: limits.max_mappings_per_host,
+            site_percent: limits.realm_percent,
             tcp_per_host: limits.per_transport.tcp,
             udp_per_host: limits.per_transport.udp,
             icmp_per_host: limits.per_transport.icmp,
@@ -96,6 +109,7 @@ impl Nat {
             pcp: *pcp,
             bypass: bypass.iter().map(ToString::to_string).collect(),
             forwards: forwards.iter().map(forward).collect(),
+            prefixes: prefixes.iter().map(pair).collect(),
         }
     }
 }

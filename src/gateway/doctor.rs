@@ -234,7 +234,7 @@ fn exit(
     let Some(egress) = &config.egress else { return };
     let is_pool = |address: IpAddr| match address {
         IpAddr::V4(address) => egress.pool.iter().any(|net| net.contains(&address)),
-        IpAddr::V6(_) => false,
+        IpAddr::V6(address) => egress.pool_ipv6.iter().any(|net| net.contains(&address)),
     };
     for address in facts.addresses.iter().filter(|a| is_pool(a.network.addr())) {
         let (ip, interface) = (address.network.addr(), &address.interface);

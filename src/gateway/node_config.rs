@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::kernel::{HostFacts, uplink_address};
 use crate::config::{self, Config, Endpoint, InternetVia, Listen, NatLogSection};
 use crate::flow;
-use crate::nat::{NatConfig, NatPolicy, Realm, StaticMapping};
+use crate::nat::{NatConfig, NatLimits, NatPolicy, Realm, StaticMapping};
 use crate::node::{EgressConfig, ExitVia, NodeConfig, PeerConfig, RelayConfig, UplinkConfig};
 use crate::routing::RouterConfig;
 use crate::time::WallClock;
@@ -49,6 +49,8 @@ pub(super) fn convert(
         peers: peers?,
         classes: classes(&config.classes),
         internet_via: internet_via(&config.internet),
+        internet_via_ipv6: internet_via(&config.internet_ipv6),
+        nat64: config.nat64,
         control_budget_bps: config.probing.budget.bits_per_second(),
         copies_bps: config.routing.copies.bits_per_second(),
         flow_limits: flow::FlowLimits {
@@ -151,14 +153,20 @@ fn nat(config: &Config, egress: &config::EgressSection) -> NatConfig {
         address: forward.address,
         port: forward.port,
     };
+    let pool = egress.pool.iter().copied().map(IpNet::V4);
+    let pool = pool.chain(egress.pool_ipv6.iter().copied().map(IpNet::V6));
     let events = config.nat_log != NatLogSection::default();
+    // Where there is nobody else to leave room for, none is left.
+    let users = egress.allowed.len() + usize::from(!config.lan.networks.is_empty());
+    let realm_percent = if users > 1 { section.limits.realm_percent } else { 100 };
     NatConfig {
-        limits: section.limits,
+        limits: NatLimits { realm_percent, ..section.limits },
         timers: section.timers.clone(),
         policy: NatPolicy { events, ..section.policy },
         static_mappings: section.forwards.iter().map(forward).collect(),
         bypass: section.bypass.clone(),
-        ..NatConfig::new(egress.pool.iter().copied().map(IpNet::V4).collect(), egress.ports.clone())
+        prefixes: section.prefixes.clone(),
+        ..NatConfig::new(pool.collect(), egress.ports.clone())
     }
 }
 

@@ -48,6 +48,8 @@ pub struct NatConfig {
     pub static_mappings: Vec<StaticMapping>,
     /// Destinations for which packets keep their inside source (RFC 6888 REQ-6).
     pub bypass: Vec<IpNet>,
+    /// IPv6 prefixes that are exchanged one for one; their hosts need no mappings.
+    pub prefixes: Vec<super::PrefixPair>,
 }
 
 impl NatConfig {
@@ -61,6 +63,7 @@ impl NatConfig {
             policy: NatPolicy::default(),
             static_mappings: Vec::new(),
             bypass: Vec::new(),
+            prefixes: Vec::new(),
         }
     }
 }
@@ -191,6 +194,9 @@ pub struct NatLimits {
     pub max_sessions_per_host: u32,
     /// Mappings of one host for one transport (RFC 6888 REQ-4); all without ports count as one.
     pub per_transport: PerTransport,
+    /// What the hosts of one realm may have in all, in percent of the mappings, and of the ports of
+    /// each transport: a site with a flood of made-up hosts leaves room for others.
+    pub realm_percent: u8,
     /// New mappings of one host per second; as many may come at once (RFC 6888 REQ-4). None for no
     /// limit.
     pub rate_per_host: Option<u32>,
@@ -242,6 +248,7 @@ impl NatLimits {
             max_sessions: max.saturating_mul(2),
             max_sessions_per_host: max_per_host.saturating_mul(2),
             per_transport: PerTransport::all(u32::MAX),
+            realm_percent: 100,
             rate_per_host: None,
         }
     }

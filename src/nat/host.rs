@@ -59,6 +59,7 @@ impl Table {
     ) -> Result<(u32, AddressIndex), DropReason> {
         let id = self.host(now, inside)?;
         self.move_host(id, inside.transport);
+        let may_share = self.may_share(inside.transport);
         let limits = &self.limits;
         let host = self.hosts.get_mut(id).ok_or(DropReason::NatTableFull)?;
         let share = host.by_transport.of_mut(inside.transport);
@@ -66,6 +67,18 @@ impl Table {
             || *share >= limits.per_transport.of(inside.transport).max(1)
         {
             return Err(DropReason::NatHostLimit);
+        }
+        let percent = u64::from(limits.realm_percent.clamp(1, 100));
+        let most = |all: u64| (all * percent / 100).max(1);
+        if percent < 100 {
+            // Ports that can be shared do not run out.
+            let ports =
+                if may_share { u64::MAX } else { most(self.pool.ports_of(inside.outside_v4)) };
+            let resting = u64::from(self.pool.resting_of.of_kind(inside));
+            let all = most(limits.max_mappings.into());
+            if !self.realms.has_room(inside, ports.saturating_sub(resting), all) {
+                return Err(DropReason::NatSiteLimit);
+            }
         }
         if let Some(rate) = limits.rate_per_host {
             let second_ago = Instant::from_micros(now.as_micros().saturating_sub(MICROS));
@@ -78,6 +91,7 @@ impl Table {
         }
         host.mappings += 1;
         *share += 1;
+        self.realms.add(inside.realm, inside.transport, inside.outside_v4);
         Ok((id, host.address))
     }
 
@@ -134,6 +148,7 @@ impl Table {
         let Some(host) = self.hosts.get_mut(id) else { return };
         host.mappings -= 1;
         *host.by_transport.of_mut(transport) -= 1;
+        self.realms.take_off(host.realm, transport, host.outside_v4);
         self.forget_idle(id);
     }
 
@@ -178,6 +193,7 @@ impl Table {
         if let Some(account) = self.hosts.get_mut(host) {
             account.mappings += 1;
             *account.by_transport.of_mut(inside.transport) += 1;
+            self.realms.add(inside.realm, inside.transport, v4);
         }
         self.opened += 1;
         let mapping = Mapping {

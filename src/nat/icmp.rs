@@ -61,6 +61,10 @@ impl Nat {
         let mapping = mapping.ok_or(DropReason::UnrelatedIcmpError)?;
         let address = narrow(mapping.inside.address);
         let port = quote.ports.map(|_| mapping.inside.port);
+        if address.is_ipv6() != headers.is_ipv6() {
+            rewrite::set_quoted_source(frame, headers, quote.source, port)?;
+            return Ok(mapping);
+        }
         rewrite::set_quoted_source(frame, headers, address, port)?;
         rewrite::set_destination(frame, headers, vnet, address, None)?;
         Ok(mapping)
@@ -70,7 +74,7 @@ impl Nat {
 /// Refuses kinds that are not to be passed on (RFC 5508 REQ-10; redirects and source quench are
 /// not) and errors whose checksum is wrong (REQ-3). The quoted packet's own upper checksum is not
 /// looked at (REQ-3 c).
-fn checked_quote(frame: &[u8], headers: &Headers) -> Result<Headers, DropReason> {
+pub(super) fn checked_quote(frame: &[u8], headers: &Headers) -> Result<Headers, DropReason> {
     let kind = frame.get(usize::from(headers.l4)).ok_or(DropReason::Malformed)?;
     let kinds: &[u8] = if headers.is_ipv6() { &CARRIED_V6 } else { &CARRIED };
     if !kinds.contains(kind) {
@@ -83,6 +87,6 @@ fn checked_quote(frame: &[u8], headers: &Headers) -> Result<Headers, DropReason>
 }
 
 /// The transport of a quoted packet, unless it is a later fragment, which tells nothing.
-fn carried(quote: &Headers, query: IcmpKind) -> Option<Transport> {
+pub(super) fn carried(quote: &Headers, query: IcmpKind) -> Option<Transport> {
     Transport::of(quote, query).filter(|_| !quote.is_later_fragment())
 }

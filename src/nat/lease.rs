@@ -58,7 +58,8 @@ pub enum LeaseError {
 
 impl From<DropReason> for LeaseError {
     fn from(reason: DropReason) -> Self {
-        if matches!(reason, DropReason::NatHostLimit | DropReason::NatRateLimited) {
+        use DropReason::{NatHostLimit, NatRateLimited, NatSiteLimit};
+        if matches!(reason, NatHostLimit | NatSiteLimit | NatRateLimited) {
             Self::HostLimit
         } else {
             Self::NoResources

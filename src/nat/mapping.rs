@@ -338,7 +338,7 @@ impl Table {
             let hash = self.seed.hash(place_words(mapping.place(), mapping.remote));
             self.by_place.remove(hash, id.0);
         } else {
-            self.pool.release(now, mapping.place());
+            self.pool.release(now, mapping.place(), mapping.inside.realm);
         }
         self.discharge(mapping.host, mapping.inside.transport);
         self.expired += 1;

@@ -1,4 +1,5 @@
-//! How an address is rewritten: mappings, sessions, ports. NAT44 in user space.
+//! How an address is rewritten: mappings, sessions, ports. NAT44, NAT66, NAT64 (`nat64`) and NPTv6
+//! (`prefix`) in user space.
 //!
 //! A **mapping** ties an inside endpoint (realm, address, port, transport) to an outside endpoint.
 //! It serves all remote endpoints (endpoint-independent mapping and filtering, RFC 4787 REQ-1 and
@@ -36,9 +37,12 @@ mod ident;
 mod knock;
 mod lease;
 mod mapping;
+mod nat64;
 mod outside;
 pub mod pcp;
 mod pool;
+mod prefix;
+mod realms;
 mod session;
 mod table;
 mod tcp;
@@ -52,6 +56,8 @@ pub use events::NatEvent;
 pub use host::HostView;
 pub use lease::{LeaseError, LeaseRequest, Nonce};
 pub use mapping::{Kind, MappingId, MappingView};
+pub use nat64::to_ipv6;
+pub use prefix::{PREFIX_LEN_MAX, PrefixPair};
 pub use table::NatCounts;
 pub use translate::{Arrival, Inbound, Nat, Outbound};
 

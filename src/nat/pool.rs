@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::Transport;
 use super::end::wide;
+use super::realms::Realms;
+use super::{Realm, Transport};
 use crate::rng::Rng;
 use crate::time::Instant;
 
@@ -132,7 +133,9 @@ pub(super) struct Pool {
     ports: u32,
     spaces: Vec<Option<PortSpace>>,
     /// Ports in quarantine with its end, in the order of ending: all rest equally long.
-    resting: VecDeque<(Instant, Place)>,
+    resting: VecDeque<(Instant, Place, Realm)>,
+    /// How many of them are there after whom.
+    pub(super) resting_of: Realms,
     quarantine: Duration,
     used: u64,
     /// Addresses that get no new hosts for now.
@@ -177,6 +180,7 @@ impl Pool {
             ports: if ports.is_empty() { 0 } else { ports_count },
             spaces,
             resting: VecDeque::with_capacity(resting),
+            resting_of: Realms::new(),
             quarantine,
             used: 0,
             closed: vec![false; addresses as usize],
@@ -225,6 +229,11 @@ impl Pool {
         u64::from(self.addresses) * u64::from(self.ports) * Transport::WITH_PORTS as u64
     }
 
+    /// Ports of all addresses of a family, for one transport.
+    pub(super) fn ports_of(&self, v4: bool) -> u64 {
+        self.family(v4).len() as u64 * u64::from(self.ports)
+    }
+
     /// Ports that a mapping has or that rest.
     pub(super) fn used(&self) -> u64 {
         self.used
@@ -250,6 +259,10 @@ impl Pool {
     pub(super) fn first_address(&self, v4: bool) -> Option<AddressIndex> {
         let range = self.family(v4);
         (!range.is_empty()).then_some(AddressIndex(range.start as u16))
+    }
+
+    fn is_v4(&self, address: AddressIndex) -> bool {
+        u32::from(address.0) < self.addresses_v4
     }
 
     fn family(&self, v4: bool) -> Range<u32> {
@@ -382,18 +395,19 @@ impl Pool {
     }
 
     /// Takes the port from its mapping; it rests before it is free again.
-    pub(super) fn release(&mut self, now: Instant, place: Place) {
+    pub(super) fn release(&mut self, now: Instant, place: Place, realm: Realm) {
         self.assign(place, NOBODY);
-        self.resting.push_back((now + self.quarantine, place));
+        self.resting.push_back((now + self.quarantine, place, realm));
+        self.resting_of.add(realm, place.transport, self.is_v4(place.address));
     }
 
     /// Ends the quarantine of up to `most` ports whose time has come.
     pub(super) fn wake(&mut self, now: Instant, most: usize) {
         for _ in 0..most {
-            let Some(&(_, place)) = self.resting.front().filter(|(until, _)| *until <= now) else {
-                return;
-            };
+            let due = self.resting.front().filter(|(until, _, _)| *until <= now);
+            let Some(&(_, place, realm)) = due else { return };
             self.resting.pop_front();
+            self.resting_of.take_off(realm, place.transport, self.is_v4(place.address));
             let position = self.position(place.port);
             if let (Some(position), Some(space)) = (position, self.space_mut(place)) {
                 space.taken[position as usize / 64] &= !(1 << (position % 64));
@@ -405,7 +419,7 @@ impl Pool {
 
     /// When [`Pool::wake`] should be called: a little late, so that it finds many.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.resting.front().map(|(until, _)| *until + WAKE_INTERVAL)
+        self.resting.front().map(|(until, _, _)| *until + WAKE_INTERVAL)
     }
 
     fn position(&self, port: u16) -> Option<u32> {
@@ -583,7 +597,7 @@ mod tests {
         assert_eq!(take(&mut pool, Instant::ZERO), Some(5000));
         pool.assign(place, 7);
         assert_eq!(pool.mapping(place), Some(7));
-        pool.release(Instant::ZERO, place);
+        pool.release(Instant::ZERO, place, Realm::LOCAL);
         assert_eq!(pool.mapping(place), None);
         assert_eq!(pool.used(), 1);
         let end = Instant::ZERO + QUARANTINE;

@@ -57,6 +57,7 @@ pub(super) struct Table {
     pub(super) session_timers: Wheel,
     pub(super) hosts: Arena<Host>,
     pub(super) by_host: HashIndex,
+    pub(super) realms: super::realms::Realms,
     /// Mappings that were opened by name, at some time.
     pub(super) opened: u64,
     pub(super) leases: BTreeMap<u32, Lease>,
@@ -86,6 +87,7 @@ impl Table {
             // Every host in it has a mapping.
             hosts: Arena::new(mappings),
             by_host: HashIndex::new(mappings),
+            realms: super::realms::Realms::new(),
             opened: 0,
             leases: BTreeMap::new(),
             events: Events::new(config.policy.events),

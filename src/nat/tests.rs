@@ -2,7 +2,9 @@
 
 mod behaviour;
 mod check;
+mod frames;
 mod icmp;
+mod ipv6;
 mod kinds;
 mod model;
 mod policy;

@@ -12,7 +12,7 @@ use super::ident::Identifications;
 use super::knock::Knocks;
 use super::mapping::{InsideEnd, Mapping, MappingId, MappingView};
 use super::table::{NatCounts, Table};
-use super::{NatConfig, Realm, Transport};
+use super::{NatConfig, PrefixPair, Realm, Transport};
 use crate::packet::{Fragment, Gso, Headers, IcmpKind, Vnet, icmp, rewrite};
 use crate::rng::Rng;
 use crate::telemetry::DropReason;
@@ -36,7 +36,8 @@ pub enum Outbound {
 pub struct Inbound {
     /// Whom the host is behind.
     pub realm: Realm,
-    /// The host: by now the packet's destination.
+    /// The host: by now the packet's destination, unless that is IPv4 and this is IPv6: then the
+    /// packet has the host's port, and [`super::to_ipv6`] makes it IPv6.
     pub destination: IpAddr,
 }
 
@@ -51,17 +52,19 @@ pub enum Arrival {
     Held,
 }
 
-/// A NAT between inside and outside of the same family: NAT44 and NAT66.
+/// A NAT between inside and outside of the same family, NAT44 and NAT66, and for IPv6 hosts to IPv4
+/// (NAT64, [`Nat::outbound_64`]).
 ///
 /// The headers handed in are those of the frame before the call; a frame that was rewritten must be
 /// parsed anew. After an error the frame may be partly rewritten: it is to be dropped.
 #[derive(Debug)]
 pub struct Nat {
     pub(super) table: Table,
-    fragments: FragmentTable,
-    identifications: Identifications,
-    knocks: Knocks,
+    pub(super) fragments: FragmentTable,
+    pub(super) identifications: Identifications,
+    pub(super) knocks: Knocks,
     bypass: Vec<IpNet>,
+    pub(super) prefixes: Vec<PrefixPair>,
 }
 
 impl Nat {
@@ -79,12 +82,13 @@ impl Nat {
             identifications,
             knocks: Knocks::new(config.policy.answer_unsolicited),
             bypass: config.bypass.clone(),
+            prefixes: config.prefixes.clone(),
         }
     }
 
-    /// True for an address of the pool.
+    /// True for an address of the pool, or of an outside prefix.
     pub fn is_outside(&self, address: IpAddr) -> bool {
-        self.table.pool.index_of(wide(address)).is_some()
+        self.table.pool.index_of(wide(address)).is_some() || self.pair_outside(address).is_some()
     }
 
     /// True for a destination whose packets keep their inside source, and for the source of the
@@ -107,7 +111,9 @@ impl Nat {
         if self.is_bypassed(headers.destination) {
             return Ok(Outbound::Internet);
         }
-        if let Some(fragment) = headers.fragment.filter(|fragment| fragment.offset != 0) {
+        if let Some(pair) = self.pair_inside(realm, headers.source) {
+            pair.rewrite_outbound(frame, headers, vnet)?;
+        } else if let Some(fragment) = headers.fragment.filter(|fragment| fragment.offset != 0) {
             let key = fragment_key(headers, fragment, Some(realm));
             let Some(treatment) = self.fragments.find(now, &key, part(headers, fragment)) else {
                 self.fragments.hold(now, key, whole(frame, headers))?;
@@ -171,7 +177,7 @@ impl Nat {
 
     /// Gives an IPv4 packet that can be taken apart an identification of its own: hosts that share
     /// an outside address choose theirs without knowing of each other (RFC 6864 section 5.1).
-    fn identify(
+    pub(super) fn identify(
         &mut self,
         frame: &mut [u8],
         headers: &Headers,
@@ -202,6 +208,9 @@ impl Nat {
         headers: &Headers,
         vnet: &Vnet,
     ) -> Result<Arrival, DropReason> {
+        if let Some(pair) = self.pair_outside(headers.destination) {
+            return pair.rewrite_inbound(frame, headers, vnet).map(Arrival::Inside);
+        }
         if let Some(fragment) = headers.fragment.filter(|fragment| fragment.offset != 0) {
             let key = fragment_key(headers, fragment, None);
             let Some(treatment) = self.fragments.find(now, &key, part(headers, fragment)) else {
@@ -209,7 +218,9 @@ impl Nat {
                 return Ok(Arrival::Held);
             };
             let destination = narrow(treatment.address);
-            rewrite::set_destination(frame, headers, vnet, destination, None)?;
+            if destination.is_ipv6() == headers.is_ipv6() {
+                rewrite::set_destination(frame, headers, vnet, destination, None)?;
+            }
             return Ok(Arrival::Inside(Inbound { realm: treatment.realm, destination }));
         }
         let mapping = if headers.icmp == Some(IcmpKind::Error) {
@@ -242,7 +253,10 @@ impl Nat {
         let id = found.inspect_err(|_| self.knocks.note(now, frame, headers))?;
         let mapping = *self.table.get(id).ok_or(DropReason::Unsolicited)?;
         let port = transport.has_ports().then_some(mapping.inside.port);
-        rewrite::set_destination(frame, headers, vnet, narrow(mapping.inside.address), port)?;
+        let host = narrow(mapping.inside.address);
+        let same_family = host.is_ipv6() == headers.is_ipv6();
+        let destination = if same_family { host } else { headers.destination };
+        rewrite::set_destination(frame, headers, vnet, destination, port)?;
         Ok(mapping)
     }
 
@@ -313,7 +327,11 @@ pub(super) fn ends(headers: &Headers) -> (End, End) {
     (End::new(headers.source, ports.0), End::new(headers.destination, ports.1))
 }
 
-fn fragment_key(headers: &Headers, fragment: Fragment, realm: Option<Realm>) -> FragmentKey {
+pub(super) fn fragment_key(
+    headers: &Headers,
+    fragment: Fragment,
+    realm: Option<Realm>,
+) -> FragmentKey {
     let (source, destination) = (wide(headers.source), wide(headers.destination));
     // IPv6 tells the packets of two hosts apart by addresses and identification alone.
     let protocol = if headers.is_ipv6() { 0 } else { headers.protocol };
@@ -321,11 +339,11 @@ fn fragment_key(headers: &Headers, fragment: Fragment, realm: Option<Realm>) -> 
 }
 
 /// Where a fragment's bytes end in its packet, how many it has, and whether it is the last one.
-fn part(headers: &Headers, fragment: Fragment) -> super::fragment::Part {
+pub(super) fn part(headers: &Headers, fragment: Fragment) -> super::fragment::Part {
     let len = headers.total_len - u32::from(headers.l4);
     super::fragment::Part { len, end: u32::from(fragment.offset) + len, more: fragment.more }
 }
 
-fn whole<'f>(frame: &'f [u8], headers: &Headers) -> &'f [u8] {
+pub(super) fn whole<'f>(frame: &'f [u8], headers: &Headers) -> &'f [u8] {
     frame.get(..headers.total_len as usize).unwrap_or(frame)
 }

@@ -25,6 +25,14 @@ impl Node {
         let mut reply = [0; icmp::MAX_LEN];
         let len = icmp::write_error(&mut reply, error, source, packet, headers);
         if let (1.., Some(realm)) = (len, came_in_by) {
+            if headers.is_ipv6() && self.beyond(headers.source).is_ipv4() {
+                if let Ok(headers) = Headers::parse(&reply[..len]) {
+                    // Whoever cannot be told is not.
+                    let whole = Vnet::default();
+                    let _ = self.leave_as_ipv4(now, realm, &reply[..len], &headers, &whole, out);
+                }
+                return;
+            }
             let Some(exit) = &mut self.exit else { return };
             if translate(exit, now, realm, &mut reply[..len]).is_none() {
                 return;

@@ -35,6 +35,10 @@ pub struct NodeConfig {
     pub classes: crate::flow::Classes,
     /// Exits for flows to the Internet, in order of preference.
     pub internet_via: Vec<ExitVia>,
+    /// Exits for flows to the Internet over IPv6, in order of preference.
+    pub internet_via_ipv6: Vec<ExitVia>,
+    /// Under which prefix IPv6 hosts reach IPv4 through an exit; `None` when they do not.
+    pub nat64: Option<crate::addr::Nat64Prefix>,
     /// What probes, advertisements and rekeys may cost, in bits per second sent.
     pub control_budget_bps: u64,
     /// What second copies for redundant classes may cost, in bits per second of inner packets.

@@ -97,8 +97,11 @@ impl Node {
         out: &mut Output,
     ) -> Result<(), DropReason> {
         let Merged { peer, headers, vnet, packets, .. } = merged;
-        let turns = |exit: &super::Exit| exit.in_pool(headers.destination);
-        if *packets > 1 && self.exit.as_ref().is_some_and(turns) {
+        let changes = |exit: &super::Exit| {
+            exit.in_pool(headers.destination)
+                || headers.is_ipv6() && self.beyond(headers.destination).is_ipv4()
+        };
+        if *packets > 1 && self.exit.as_ref().is_some_and(changes) {
             let mut frame = std::mem::take(&mut self.train_scratch);
             frame.clear();
             for &part in &out.parts[merged.parts.clone()] {
@@ -192,7 +195,8 @@ impl Node {
         headers: &Headers,
         answered: Option<FlowId>,
     ) -> bool {
-        if !self.peers[peer.usize()].egress || addr::is_special_purpose(headers.source) {
+        let source = self.beyond(headers.source);
+        if !self.peers[peer.usize()].egress || addr::is_special_purpose(source) {
             return false;
         }
         if headers.is_later_fragment() {
@@ -266,6 +270,7 @@ impl Node {
     /// Exit flows never reach the router itself, local networks or special-purpose ranges.
     pub(super) fn check_exit_destination(&self, destination: IpAddr) -> Result<(), DropReason> {
         let Some(exit) = &self.exit else { return Err(DropReason::ExitRefused) };
+        let destination = self.beyond(destination);
         // It turns round here; the router's own services are out of reach on this way.
         if exit.in_pool(destination) {
             return Ok(());

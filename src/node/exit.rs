@@ -66,6 +66,7 @@ impl Exit {
             DropReason::NatPortsExhausted
                 | DropReason::NatTableFull
                 | DropReason::NatHostLimit
+                | DropReason::NatSiteLimit
                 | DropReason::NatRateLimited
                 | DropReason::NatAmbiguous
         );
@@ -91,13 +92,14 @@ impl Node {
         vnet: &Vnet,
         out: &mut Output,
     ) -> Result<Admitted, DropReason> {
+        if headers.is_ipv6() && self.beyond(headers.destination).is_ipv4() {
+            return self.leave_as_ipv4(now, realm, frame, headers, vnet, out);
+        }
         let exit = self.exit.as_mut().ok_or(DropReason::ExitRefused)?;
         let outbound = match exit.nat.outbound(now, realm, frame, headers, vnet) {
             Ok(outbound) => outbound,
             Err(reason) => {
-                if let Some(error) = exit.refusal(now, reason) {
-                    self.answer_inside(now, realm, frame, headers, error, out);
-                }
+                self.tell_refused(now, realm, frame, headers, reason, out);
                 return Err(reason);
             }
         };
@@ -117,8 +119,23 @@ impl Node {
         Ok(admitted)
     }
 
+    /// Tells an inside host that its packet was refused, if that is due.
+    pub(super) fn tell_refused(
+        &mut self,
+        now: Instant,
+        realm: Realm,
+        frame: &[u8],
+        headers: &Headers,
+        reason: DropReason,
+        out: &mut Output,
+    ) {
+        if let Some(error) = self.exit.as_mut().and_then(|exit| exit.refusal(now, reason)) {
+            self.answer_inside(now, realm, frame, headers, error, out);
+        }
+    }
+
     /// A packet between two hosts behind our NAT.
-    fn turn_round(
+    pub(super) fn turn_round(
         &mut self,
         now: Instant,
         inbound: Inbound,
@@ -126,6 +143,17 @@ impl Node {
         vnet: &Vnet,
         out: &mut Output,
     ) -> Result<Admitted, DropReason> {
+        if inbound.destination.is_ipv6() && frame.first().is_some_and(|byte| byte >> 4 == 4) {
+            let go =
+                |node: &mut Self, packet: &mut [u8], headers: Headers, vnet: Vnet| match inbound
+                    .realm
+                    .peer()
+                {
+                    Some(peer) => node.send_back(now, peer, packet, &headers, &vnet, out),
+                    None => node.write_made_train(packet, &headers, &vnet, out),
+                };
+            return self.arrive_as_ipv6(frame, vnet, inbound, go).map(|()| Admitted::Gone);
+        }
         let Some(peer) = inbound.realm.peer() else { return Ok(Admitted::ToTun) };
         let headers = Headers::parse(frame)?;
         self.send_back(now, peer, frame, &headers, vnet, out)?;
@@ -185,6 +213,21 @@ impl Node {
             return Err(DropReason::BatchFull);
         }
         self.counters.tun_tx.add(1, packet.len() as u64);
+        Ok(())
+    }
+
+    /// The same for a super-packet.
+    pub(super) fn write_made_train(
+        &mut self,
+        packet: &[u8],
+        headers: &Headers,
+        vnet: &Vnet,
+        out: &mut Output,
+    ) -> Result<(), DropReason> {
+        if !out.write_generated(*vnet, packet) {
+            return Err(DropReason::BatchFull);
+        }
+        self.counters.tun_tx.add(super::from_tun::train_len(headers, vnet), packet.len() as u64);
         Ok(())
     }
 

@@ -86,8 +86,14 @@ impl Node {
         out: &mut Output,
     ) -> TunVerdict {
         let Some(unsent) = self.unsent.take() else { return TunVerdict::Consumed };
+        let translated = self.take_unsent_translation();
+        let frame = translated.as_deref().unwrap_or(frame);
         let result = Headers::parse(frame)
             .and_then(|headers| self.encapsulate_from(now, &unsent, frame, &headers, out));
+        if let Some(packet) = translated {
+            self.translation.is_unsent = self.unsent.is_some();
+            self.give_back_translation(packet);
+        }
         if let Err(reason) = result {
             self.counters.drop_many(reason, unsent.packets);
         }
@@ -174,6 +180,9 @@ impl Node {
         train: Train<'_>,
         out: &mut Output,
     ) -> Result<TunVerdict, DropReason> {
+        if inbound.destination.is_ipv6() && !train.headers.is_ipv6() {
+            return self.pass_inside_as_ipv6(now, inbound, train, out);
+        }
         let Some(peer) = inbound.realm.peer() else {
             return Ok(TunVerdict::WriteBack(train.vnet));
         };
@@ -186,6 +195,32 @@ impl Node {
             entry.egress = Egress::Peer(peer);
         }
         self.send_to_peer(now, flow, peer, &train, out)
+    }
+
+    /// The same for a host that has IPv6 only.
+    fn pass_inside_as_ipv6(
+        &mut self,
+        now: Instant,
+        inbound: Inbound,
+        train: Train<'_>,
+        out: &mut Output,
+    ) -> Result<TunVerdict, DropReason> {
+        let Train { frame, vnet, packets, .. } = train;
+        let mut left = 0;
+        self.arrive_as_ipv6(frame, &vnet, inbound, |node, packet, headers, vnet| {
+            // What found no room before this piece is lost.
+            node.counters.drop_many(DropReason::BatchFull, std::mem::take(&mut left));
+            node.unsent = None;
+            if inbound.realm.peer().is_none() {
+                return node.write_made_train(packet, &headers, &vnet, out);
+            }
+            let train = Train { frame: packet, headers, vnet, packets, came_in_by: None };
+            node.pass_inside(now, inbound, train, out)?;
+            left = node.unsent.as_ref().map_or(0, |unsent| unsent.packets);
+            Ok(())
+        })?;
+        self.translation.is_unsent = self.unsent.is_some();
+        Ok(TunVerdict::Consumed)
     }
 
     /// A held fragment from the Internet, once more.
@@ -293,8 +328,12 @@ impl Node {
         let end = HostEnd::source_of(&FlowKey::of(headers))?;
         let peer = self.exit_endpoints.exit_of(now, &end)?;
         let reachable = self.router.path(peer, metric).is_some();
-        (reachable && !addr::is_special_purpose(headers.destination))
-            .then_some(Egress::PeerExit(peer))
+        let beyond = self.beyond(headers.destination);
+        let serves = beyond.is_ipv4()
+            || self.internet_via_ipv6.iter().any(|via| {
+                *via != ExitVia::Local && { *via == ExitVia::Auto || *via == ExitVia::Peer(peer) }
+            });
+        (reachable && serves && !addr::is_special_purpose(beyond)).then_some(Egress::PeerExit(peer))
     }
 
     /// The first exit in the operator's order that can be used now.
@@ -304,10 +343,12 @@ impl Node {
         destination: IpAddr,
         metric: Metric,
     ) -> Option<Egress> {
-        if addr::is_special_purpose(destination) || destination.is_ipv6() {
+        let beyond = self.beyond(destination);
+        if addr::is_special_purpose(beyond) {
             return None;
         }
-        self.internet_via.iter().find_map(|via| match *via {
+        let via = if beyond.is_ipv6() { &self.internet_via_ipv6 } else { &self.internet_via };
+        via.iter().find_map(|via| match *via {
             ExitVia::Local => self.exit.as_ref().map(|_| Egress::LocalExit),
             ExitVia::Peer(peer) => self.router.path(peer, metric).map(|_| Egress::PeerExit(peer)),
             ExitVia::Auto => self.best_exit(now, metric).map(Egress::PeerExit),
@@ -379,7 +420,7 @@ impl Node {
 }
 
 /// How many packets a frame stands for.
-fn train_len(headers: &Headers, vnet: &Vnet) -> u64 {
+pub(super) fn train_len(headers: &Headers, vnet: &Vnet) -> u64 {
     if vnet.gso == Gso::None || vnet.segment_size == 0 {
         return 1;
     }

@@ -8,6 +8,7 @@
 //! - `encapsulate`: a decided train becomes sealed datagrams; `bundle`: small packets share one.
 //! - `deliver`: an opened packet is checked (cryptokey routing) and goes to the TUN, or out by our
 //!   exit (`exit`).
+//! - `exit64`: IPv6 hosts that reach IPv4 by that exit.
 //! - `alias`: how the exit's outside addresses look to the kernel.
 //! - `relay`: a datagram for another node is sent on from where it lies.
 //! - `copies`: packets that go over two paths, and which of them came first.
@@ -24,6 +25,7 @@ mod copies;
 mod deliver;
 mod encapsulate;
 mod exit;
+mod exit64;
 mod exit_endpoints;
 mod exit_fragments;
 mod from_tun;
@@ -66,6 +68,7 @@ use encapsulate::{Label, Route, Unsent};
 use exit::Exit;
 use exit_endpoints::ExitEndpoints;
 use exit_fragments::ExitFragments;
+use exit64::Translation;
 use peer::Peer;
 use prefixes::{Owner, PrefixTable};
 use reassembly::Reassembly;
@@ -112,6 +115,8 @@ pub struct Node {
     flows: FlowTable,
     exit: Option<Exit>,
     internet_via: Vec<ExitVia>,
+    internet_via_ipv6: Vec<ExitVia>,
+    translation: Translation,
     control_budget_bps: u64,
     relay_bucket: RelayBucket,
     copy_budget: CopyBudget,
@@ -240,6 +245,8 @@ impl Node {
             classes: config.classes,
             exit,
             internet_via: config.internet_via,
+            internet_via_ipv6: config.internet_via_ipv6,
+            translation: Translation::new(config.nat64),
             control_budget_bps: config.control_budget_bps,
             coalescer: Coalescer::new(Offload { tcp: true, udp: true }),
             exit_fragments: ExitFragments::new(),

@@ -8,6 +8,7 @@
 //! - [`checksum`]: ones-complement sums, full, partial and incremental (RFC 1071, RFC 1624).
 //! - [`rewrite`]: addresses, ports, hop limit, DSCP and ECN in place, also inside ICMP errors.
 //! - [`icmp`]: the errors that a router owes (RFC 1812, RFC 4443).
+//! - [`siit`]: from IPv6 to IPv4 and back (RFC 7915).
 //! - [`Segmenter`]: a TUN frame into packets for the tunnel; [`Coalescer`] is its inverse.
 //! - [`Fragmenter`]: an IPv4 packet into fragments (RFC 791).
 //!
@@ -22,6 +23,7 @@ pub mod icmp;
 mod parse;
 pub mod rewrite;
 mod segment;
+pub mod siit;
 #[cfg(test)]
 pub(crate) mod testing;
 mod vnet;

@@ -80,6 +80,8 @@ impl Mesh {
             relay: RelayConfig::default(),
             peers: others.map(|other| self.peer(other)).collect(),
             classes: Classes::default(),
+            internet_via_ipv6: Vec::new(),
+            nat64: Some(crate::addr::Nat64Prefix::WELL_KNOWN),
             internet_via: if self.exits { vec![ExitVia::Auto] } else { Vec::new() },
             control_budget_bps: 33_000,
             copies_bps: 10_000_000,

@@ -73,6 +73,8 @@ drop_reasons! {
     NatPortsExhausted => "nat_ports_exhausted",
     /// The host has its share of mappings or sessions.
     NatHostLimit => "nat_host_limit",
+    /// The host's site has its share of mappings or of ports.
+    NatSiteLimit => "nat_site_limit",
     /// The host makes mappings faster than it may.
     NatRateLimited => "nat_rate_limited",
     /// A protocol without ports that another host already speaks with this remote address.

@@ -7,6 +7,7 @@
 //! | LAN of site *n* | `10.n.0.0/16`, gateway `.0.1`, hosts `.0.11`, `.0.12` ... | `fd00:n::/64`, `::1`, `::11` ... |
 //! | overlay address of site *n* | `10.77.0.n/24` | `fd77::n/64` |
 //! | uplinks 1 and 2 of site *n* | `192.0.2.x/29`, `198.51.100.x/29`, x = *8n*+1 | `2001:db8:n:u::1/64` |
+//! | routed to site *n* by uplink 1 | | `2001:db8:n:100::/56` |
 //! | uplink 3 of site *n* | `203.0.113.x/30`, x = 128 + *4n*+1 | `2001:db8:n:3::1/64` |
 //! | Internet | router `203.0.113.1`, servers `203.0.113.80`, `.81` ... | `2001:db8:80::80` ... |
 
@@ -58,6 +59,12 @@ impl Plan {
         };
         let v6 = Ipv6Addr::new(0x2001, 0xdb8, self.decimal(), index as u16 + 1, 0, 0, 0, 1);
         (v4, Ipv6Net::new_assert(v6, 64))
+    }
+
+    /// The IPv6 network that the first provider routes to the site.
+    pub fn delegated(self) -> Ipv6Net {
+        let net = Ipv6Addr::new(0x2001, 0xdb8, self.decimal(), 0x100, 0, 0, 0, 0);
+        Ipv6Net::new_assert(net, 56)
     }
 
     /// The number as it reads in an IPv6 address: 12 becomes 0x12.

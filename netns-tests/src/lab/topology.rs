@@ -373,13 +373,15 @@ impl Topology {
             for (index, uplink) in site.uplinks.iter().enumerate() {
                 let (v4, v6) = plan.uplink(index);
                 let routed = self.kernel_routing && index == 0;
+                let delegated = [IpNet::V6(plan.delegated())];
+                let delegated = if index == 0 { &delegated[..] } else { &[] };
                 let lans = [IpNet::V4(plan.lan4()), IpNet::V6(plan.lan6())];
                 all.push(Attachment {
                     name: format!("{}-{}", site.name, uplink.name),
                     netns: site.name.clone(),
                     interface: format!("wan{index}"),
                     addresses: vec![v4.into(), v6.into()],
-                    prefixes: if routed { lans.to_vec() } else { Vec::new() },
+                    prefixes: if routed { lans.to_vec() } else { delegated.to_vec() },
                     mtu: uplink.mtu,
                 });
             }

@@ -10,6 +10,7 @@ mod laboratory;
 mod mtu;
 mod nat_behaviour;
 mod nat_exit;
+mod nat_ipv6;
 mod nat_programs;
 mod relay;
 mod restart;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         exit::SCENARIOS,
         nat_behaviour::SCENARIOS,
         nat_exit::SCENARIOS,
+        nat_ipv6::SCENARIOS,
         nat_programs::SCENARIOS,
         mtu::SCENARIOS,
         restart::SCENARIOS,

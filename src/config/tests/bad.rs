@@ -561,8 +561,8 @@ const EXITS_AND_RELAYS: &[Case] = &[
     ),
     (
         "  ports: 40000-59999",
-        "  pool: ['2001:db8::/64']",
-        "15:10: egress.pool[0]: the NAT is for IPv4 only: write IPv4 networks, like `100.64.1.1/32`",
+        "  pool: ['fe80::/64']",
+        "15:10: egress.pool[0]: `fe80::/64`: no hosts can be in this special range (unspecified, loopback, link-local, multicast)",
     ),
     (
         "  ports: 40000-59999",
@@ -631,6 +631,31 @@ const EXITS_AND_RELAYS: &[Case] = &[
         "27:18: internet.via[0]: peer `aros` may not be an exit: set `peers[1].egress: true`",
     ),
     ("", "internet: {via: [local, local]}", "27:25: internet.via[1]: `local` is listed twice"),
+    (
+        "",
+        "internet: {nat64: 64:ff9b::/95}",
+        "27:19: internet.nat64: `64:ff9b::/95`: the length must be 32, 40, 48, 56, 64 or 96 (RFC 6052)",
+    ),
+    (
+        "",
+        "internet: {nat64: 10.0.0.0/8}",
+        "27:19: internet.nat64: `10.0.0.0/8`: not an IPv6 network: write one like `64:ff9b::/96`, or `off`",
+    ),
+    (
+        "",
+        "nat: {prefixes: [{inside: 'fd00:9::/48', outside: '2001:db8::/48'}]}",
+        "27:27: nat.prefixes[0].inside: `fd00:9::/48`: no network of ours or of a peer has this prefix",
+    ),
+    (
+        "",
+        "nat: {prefixes: [{inside: 'fd00:9::/72', outside: '2001:db8::/48'}]}",
+        "27:27: nat.prefixes[0].inside: `fd00:9::/72`: not an IPv6 prefix of 64 bits or less: write one like `fd00:2::/48`",
+    ),
+    (
+        "",
+        "nat: {prefixes: [{inside: 'fd00:9::/48'}]}",
+        "27:18: nat.prefixes[0].outside: is missing: write an IPv6 prefix, like `fd00:2::/48`",
+    ),
     (
         "",
         "internet: {via: [auto, utah]}",

@@ -3,11 +3,12 @@
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::networks::{Claims, Kind, ordinary};
 use super::peers::Names;
 use super::{choice, items, network, word, word_or};
+use crate::addr::Nat64Prefix;
 use crate::config::de::At;
 use crate::config::fault::Faults;
 use crate::config::raw::{RawConfig, RawEgress};
@@ -21,6 +22,8 @@ const PORTS: RangeInclusive<u16> = 40_000..=59_999;
 const PORT_MIN: u16 = 1024;
 /// The NAT keeps a port table for each address.
 const POOL_MAX: usize = 4096;
+/// So many addresses of one IPv6 network are used.
+const POOL_MAX_V6: usize = 256;
 
 pub(super) fn egress(
     raw: &At<RawConfig>,
@@ -42,14 +45,14 @@ pub(super) fn egress(
     let deny = items(&raw.deny).iter().filter_map(|at| network(at, faults)).collect();
     let allow = items(&raw.allow).iter().filter_map(|at| network(at, faults)).collect();
     let enabled = raw.enabled.as_ref().is_some_and(|at| at.value);
-    let pool = pool(section, mode, enabled, claims, faults);
+    let (pool, pool_ipv6) = pool(section, mode, enabled, claims, faults);
     if !enabled {
         return None;
     }
     let outside = outside(section, mode, faults);
     check_uplinks(section, mode, &pool, uplinks, faults);
     check_outside(section, mode, &pool, &outside, uplinks, faults);
-    Some(EgressSection { mode, pool, outside, ports, allowed, deny, allow })
+    Some(EgressSection { mode, pool, pool_ipv6, outside, ports, allowed, deny, allow })
 }
 
 fn ports(
@@ -93,7 +96,7 @@ fn pool(
     enabled: bool,
     claims: &mut Claims,
     faults: &mut Faults,
-) -> Vec<Ipv4Net> {
+) -> (Vec<Ipv4Net>, Vec<Ipv6Net>) {
     let listed = items(&section.value.pool);
     if listed.is_empty() {
         if enabled && mode == EgressMode::Routed {
@@ -103,28 +106,34 @@ fn pool(
         if let Some(at) = &section.value.pool {
             faults.at(at, "the list is empty: write at least one network, or remove the key");
         }
-        return vec![POOL];
+        return (vec![POOL], Vec::new());
     }
-    let mut pool = Vec::new();
+    let (mut pool, mut pool_ipv6) = (Vec::new(), Vec::new());
     let mut addresses = 0;
     for at in listed {
         let Some(net) = network(at, faults).filter(|net| ordinary(at, *net, faults)) else {
             continue;
         };
-        let IpNet::V4(net) = net else {
-            let message = "the NAT is for IPv4 only: write IPv4 networks, like `100.64.1.1/32`";
-            faults.at(at, message);
-            continue;
-        };
-        claims.add(IpNet::V4(net), Kind::Network, at);
-        addresses += 1_usize << (32 - net.prefix_len());
-        pool.push(net);
+        claims.add(net, Kind::Network, at);
+        match net {
+            IpNet::V4(net) => {
+                addresses += 1_usize << (32 - net.prefix_len());
+                pool.push(net);
+            }
+            IpNet::V6(net) => {
+                addresses += (net.hosts().take(POOL_MAX_V6).count()).max(1);
+                pool_ipv6.push(net);
+            }
+        }
     }
     if addresses > POOL_MAX {
         let message = format!("{addresses} addresses are too many: at most {POOL_MAX}");
         faults.push(section.position, &section.key_of("pool"), message);
     }
-    pool
+    if pool.is_empty() && mode != EgressMode::Routed {
+        pool.push(POOL);
+    }
+    (pool, pool_ipv6)
 }
 
 /// The pool against the uplinks: the outside needs IPv4, and its addresses are not the kernel's.
@@ -235,12 +244,51 @@ pub(super) fn internet(
     faults: &mut Faults,
 ) -> InternetVia {
     let listed = raw.value.internet.as_ref().and_then(|section| section.value.via.as_ref());
-    let Some(list) = listed else {
-        let own = local.then_some(Exit::Local);
-        return InternetVia::Ordered(
-            own.into_iter().chain(names.exits().map(Exit::Peer)).collect(),
-        );
+    match listed {
+        Some(list) => via(list, names, local, faults),
+        None => {
+            let own = local.then_some(Exit::Local);
+            let all = own.into_iter().chain(names.exits().map(Exit::Peer));
+            InternetVia::Ordered(all.collect())
+        }
+    }
+}
+
+/// Without `via_ipv6`: nobody, because few exits have IPv6.
+pub(super) fn internet_ipv6(
+    raw: &At<RawConfig>,
+    names: &Names<'_>,
+    local: bool,
+    faults: &mut Faults,
+) -> InternetVia {
+    let listed = raw.value.internet.as_ref().and_then(|section| section.value.via_ipv6.as_ref());
+    listed.map_or(InternetVia::Ordered(Vec::new()), |list| via(list, names, local, faults))
+}
+
+/// Without `nat64`: the well-known prefix.
+pub(super) fn nat64(raw: &At<RawConfig>, faults: &mut Faults) -> Option<Nat64Prefix> {
+    let written = raw.value.internet.as_ref().and_then(|section| section.value.nat64.as_ref());
+    let Some(at) = written else { return Some(Nat64Prefix::WELL_KNOWN) };
+    if at.value == "off" {
+        return None;
+    }
+    let IpNet::V6(net) = network(at, faults)? else {
+        super::refuse(at, "not an IPv6 network: write one like `64:ff9b::/96`, or `off`", faults);
+        return None;
     };
+    let prefix = Nat64Prefix::new(net);
+    if prefix.is_none() {
+        super::refuse(at, "the length must be 32, 40, 48, 56, 64 or 96 (RFC 6052)", faults);
+    }
+    prefix
+}
+
+fn via(
+    list: &At<Vec<At<String>>>,
+    names: &Names<'_>,
+    local: bool,
+    faults: &mut Faults,
+) -> InternetVia {
     if let [at] = list.value.as_slice()
         && at.value == "auto"
     {

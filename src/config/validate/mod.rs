@@ -45,10 +45,13 @@ pub(super) fn validate(
     let egress = exit::egress(raw, &names, &uplinks, &mut claims, faults);
     let relay = exit::relay(raw, &names, faults);
     let internet = exit::internet(raw, &names, egress.is_some(), faults);
+    let internet_ipv6 = exit::internet_ipv6(raw, &names, egress.is_some(), faults);
+    let nat64 = exit::nat64(raw, faults);
     let classes = classes::classes(file.classes.as_ref(), faults);
     let limits = limits::limits(file, faults);
     let around = nat::Surroundings { egress: egress.as_ref(), lan: &lan, peers: &peers };
-    let nat = nat::nat(file.nat.as_ref().map(|section| &section.value), &around, faults);
+    let written = file.nat.as_ref().map(|section| &section.value);
+    let nat = nat::nat(written, &around, &mut claims, faults);
     uplinks::check_interfaces(raw, faults);
     claims.check(faults);
     peers::check_endpoints(raw, &claims, faults);
@@ -68,6 +71,8 @@ pub(super) fn validate(
         peers: peers.into_iter().collect::<Option<_>>()?,
         classes,
         internet,
+        internet_ipv6,
+        nat64,
         probing: limits.probing,
         routing: limits.routing,
         flows: limits.flows,

@@ -6,15 +6,17 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::limits::{seconds, shares};
+use super::networks::{Claims, Kind};
 use super::{choice, duration, items, network, number, refuse, word, word_or};
 use crate::config::de::At;
 use crate::config::fault::Faults;
-use crate::config::raw::{RawForward, RawNat, Text};
+use crate::config::raw::{RawForward, RawNat, RawPrefixes, Text};
 use crate::config::types::{EgressMode, EgressSection, Forward, LanSection, NatSection, Peer};
 use crate::config::units::parse_duration;
 use crate::id::PeerIndex;
 use crate::nat::{
-    Behaviour, Dependence, NatLimits, NatPolicy, NatTimers, PerTransport, Refusal, Reuse, Transport,
+    Behaviour, Dependence, NatLimits, NatPolicy, NatTimers, PREFIX_LEN_MAX, PerTransport,
+    PrefixPair, Realm, Refusal, Reuse, Transport,
 };
 
 /// Mappings in all, at most.
@@ -23,8 +25,12 @@ const MAX: u64 = 4_194_304;
 const UDP_PORTS_MAX: usize = 16;
 /// Such times are for well-known services (RFC 4787 REQ-5 a).
 const WELL_KNOWN: u16 = 1024;
+/// What one site may have.
+const SITE_PERCENT: u8 = 75;
 const FORWARDS_MAX: usize = 4_096;
 const BYPASS_MAX: usize = 64;
+/// Each packet of IPv6 looks through them.
+const PREFIXES_MAX: usize = 64;
 
 /// What the rest of the file says that matters here.
 pub(super) struct Surroundings<'a> {
@@ -36,6 +42,7 @@ pub(super) struct Surroundings<'a> {
 pub(super) fn nat(
     raw: Option<&RawNat>,
     around: &Surroundings<'_>,
+    claims: &mut Claims,
     faults: &mut Faults,
 ) -> NatSection {
     let raw = raw.cloned().unwrap_or_default();
@@ -66,7 +73,57 @@ pub(super) fn nat(
         pcp: raw.pcp.as_ref().is_some_and(|at| at.value),
         bypass,
         forwards: seen,
+        prefixes: prefixes(&raw, around, claims, faults),
     }
+}
+
+fn prefixes(
+    raw: &RawNat,
+    around: &Surroundings<'_>,
+    claims: &mut Claims,
+    faults: &mut Faults,
+) -> Vec<PrefixPair> {
+    let listed = raw.prefixes.as_ref().map_or(&[][..], |list| &list.value);
+    if let Some(at) = raw.prefixes.as_ref().filter(|_| listed.len() > PREFIXES_MAX) {
+        faults.at(at, format!("{} are too many: at most {PREFIXES_MAX}", listed.len()));
+    }
+    listed.iter().filter_map(|at| prefix_pair(at, around, claims, faults)).collect()
+}
+
+fn prefix_pair(
+    section: &At<RawPrefixes>,
+    around: &Surroundings<'_>,
+    claims: &mut Claims,
+    faults: &mut Faults,
+) -> Option<PrefixPair> {
+    let mut prefix = |written: &Text, key: &str| {
+        let Some(at) = written else {
+            let what = "write an IPv6 prefix, like `fd00:2::/48`";
+            faults.missing(section.position, &section.key_of(key), what);
+            return None;
+        };
+        match network(at, faults)? {
+            IpNet::V6(net) if net.prefix_len() <= PREFIX_LEN_MAX => Some((net, at.clone())),
+            IpNet::V6(_) | IpNet::V4(_) => {
+                let what = "not an IPv6 prefix of 64 bits or less: write one like `fd00:2::/48`";
+                refuse(at, what, faults);
+                None
+            }
+        }
+    };
+    let inside = prefix(&section.value.inside, "inside");
+    let outside = prefix(&section.value.outside, "outside");
+    let ((inside, inside_at), (outside, outside_at)) = (inside?, outside?);
+    if inside.prefix_len() != outside.prefix_len() {
+        let message = format!("`{outside}` is not as long as `{inside}`: write the same length");
+        faults.at(&outside_at, message);
+    }
+    let Some(peer) = owner(inside.network().into(), around) else {
+        refuse(&inside_at, "no network of ours or of a peer has this prefix", faults);
+        return None;
+    };
+    claims.add(outside.into(), Kind::Network, &outside_at);
+    Some(PrefixPair { realm: peer.map_or(Realm::LOCAL, Realm::from), inside, outside })
 }
 
 fn limits(raw: &RawNat, faults: &mut Faults) -> NatLimits {
@@ -85,6 +142,11 @@ fn limits(raw: &RawNat, faults: &mut Faults) -> NatLimits {
     let rate = raw.rate_per_host.as_ref().and_then(|at| number(at, 0..=1_000_000, faults));
     NatLimits {
         per_transport,
+        realm_percent: raw
+            .site_percent
+            .as_ref()
+            .and_then(|at| number(at, 1..=100, faults))
+            .unwrap_or(SITE_PERCENT),
         rate_per_host: rate.filter(|rate| *rate > 0),
         ..NatLimits::of_mappings(max, max_per_host)
     }
@@ -225,7 +287,10 @@ fn forward(
 fn address(at: &At<String>, around: &Surroundings<'_>, faults: &mut Faults) -> Option<IpAddr> {
     let address: IpAddr = word(at, faults)?;
     let pool = around.egress.map_or(&[][..], |egress| &egress.pool);
-    if around.egress.is_some() && !pool.iter().any(|net| IpNet::V4(*net).contains(&address)) {
+    let pool_ipv6 = around.egress.map_or(&[][..], |egress| &egress.pool_ipv6);
+    let known = pool.iter().any(|net| IpNet::V4(*net).contains(&address))
+        || pool_ipv6.iter().any(|net| IpNet::V6(*net).contains(&address));
+    if around.egress.is_some() && !known {
         refuse(at, "not an address of `egress.pool`", faults);
     }
     Some(address)

@@ -109,7 +109,7 @@ pub(crate) fn plan(config: &Config, facts: &HostFacts) -> KernelPlan {
         ..KernelPlan::default()
     };
     sysctls(config, &mut plan);
-    overlay_routes(config, &mut plan);
+    overlay_routes(config, facts, &mut plan);
     if takes_over_default(config) {
         lan_takeover(config, facts, &mut plan);
     }
@@ -227,7 +227,7 @@ fn sysctls(config: &Config, plan: &mut KernelPlan) {
     let serves_hosts = !config.lan.interfaces.is_empty() || !config.lan.networks.is_empty();
     let tun = &config.tun.name;
     for ipv6 in families(config) {
-        if ipv6 && serves_hosts {
+        if ipv6 && (serves_hosts || outside_ipv6(config).next().is_some()) {
             // Forwarding turns router advertisements off, unless they are asked for by name.
             for uplink in &config.uplinks {
                 let value = SysctlValue::Change { from: "1".to_owned(), to: "2".to_owned() };
@@ -257,6 +257,7 @@ fn route(destination: IpNet, table: u32) -> Route {
         interface: None,
         source: None,
         metric: 0,
+        mtu: None,
         protocol: PROTOCOL,
     }
 }
@@ -269,8 +270,23 @@ pub(super) fn default_net(ipv6: bool) -> IpNet {
     if ipv6 { IpNet::V6(Ipv6Net::default()) } else { IpNet::V4(Ipv4Net::default()) }
 }
 
+/// In mode `rewrite` the kernel must not say that a packet is too long for the TUN: it would quote the
+/// internal address, which its sender does not know. We say so ourselves.
+fn pool_mtu(config: &Config, facts: &HostFacts) -> Option<u32> {
+    config.egress.as_ref().filter(|egress| egress.mode == EgressMode::Rewrite)?;
+    let of = |uplink: &Uplink| facts.interface(&uplink.interface).map(|i| i.mtu);
+    config.uplinks.iter().filter_map(of).max()
+}
+
+/// What is routed to us for the hosts of our exit over IPv6: its pool and the outside prefixes.
+pub(super) fn outside_ipv6(config: &Config) -> impl Iterator<Item = IpNet> {
+    let pools = config.egress.iter().flat_map(|egress| &egress.pool_ipv6);
+    let pairs = config.egress.iter().flat_map(|_| &config.nat.prefixes);
+    pools.copied().chain(pairs.map(|pair| pair.outside)).map(|net| IpNet::V6(net.trunc()))
+}
+
 /// The peers' networks and our pool go to the TUN, or nowhere.
-fn overlay_routes(config: &Config, plan: &mut KernelPlan) {
+fn overlay_routes(config: &Config, facts: &HostFacts, plan: &mut KernelPlan) {
     let own: Vec<IpNet> = config.tun.address.iter().map(IpNet::trunc).collect();
     let tun = &config.tun.name;
     let mut remote: Vec<IpNet> = config
@@ -298,9 +314,11 @@ fn overlay_routes(config: &Config, plan: &mut KernelPlan) {
             plan.routes.push(unreachable(network, MAIN_TABLE));
         }
     }
-    for &pool in config.egress.iter().flat_map(|egress| &egress.pool) {
-        let pool = IpNet::V4(pool.trunc());
-        plan.routes.push(Route { interface: Some(tun.clone()), ..route(pool, MAIN_TABLE) });
+    let pools = config.egress.iter().flat_map(|egress| &egress.pool);
+    let outside = pools.map(|pool| IpNet::V4(pool.trunc())).chain(outside_ipv6(config));
+    for pool in outside {
+        let mtu = pool_mtu(config, facts).filter(|_| pool.addr().is_ipv4());
+        plan.routes.push(Route { interface: Some(tun.clone()), mtu, ..route(pool, MAIN_TABLE) });
         plan.routes.push(unreachable(pool, MAIN_TABLE));
     }
 }

@@ -61,6 +61,7 @@ pub(in crate::gateway) fn facts() -> HostFacts {
         gateway: Some(gateway.parse().unwrap()),
         interface: Some(interface.to_owned()),
         metric,
+        mtu: None,
         protocol: 3,
         ..route(default_net(false), MAIN_TABLE)
     };
@@ -158,7 +159,7 @@ fn the_exit_rewrites_between_pool_and_uplink() {
     for line in [
         "sysctl net/ipv4/ip_forward = 1",
         "sysctl net/ipv4/ip_local_reserved_ports += 40000-59999",
-        "route 100.64.1.1/32 dev ron0",
+        "route 100.64.1.1/32 dev ron0 mtu 1500",
         "route unreachable 100.64.1.1/32 metric 4294967295",
         "iifname \"ron0\" ip saddr { 100.64.1.1/32 } notrack return",
         "ip daddr 192.0.2.1 goto exit_in_0",

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
 use super::HostFacts;
-use super::plan::{REPLY_MARK, uplink_ipv4};
+use super::plan::{REPLY_MARK, outside_ipv6, uplink_ipv4};
 use super::rewrite::rewrite;
 use crate::config::{Config, EgressMode, EgressSection};
 
@@ -23,8 +23,15 @@ pub(super) fn body(config: &Config, facts: &HostFacts) -> String {
             EgressMode::Masquerade => {
                 masquerade(&mut body, egress, &outside_interfaces(config, facts));
             }
+            EgressMode::Routed if egress.pool.is_empty() => {}
             EgressMode::Routed => untracked(&mut body, egress),
         }
+    }
+    let ipv6: Vec<_> = outside_ipv6(config).map(|net| net.to_string()).collect();
+    if !ipv6.is_empty() {
+        let set = format!("{{ {} }}", ipv6.join(", "));
+        let rules = [format!("ip6 saddr {set} notrack"), format!("ip6 daddr {set} notrack")];
+        body.chain("exit_untracked6", Some("filter hook prerouting priority -310"), &rules);
     }
     body.0
 }

@@ -58,6 +58,9 @@ impl Table {
         assert_eq!(held, self.mappings.len());
         let held = self.hosts.iter_from(0).map(|(_, host)| host.sessions as usize).sum::<usize>();
         assert_eq!(held, sessions);
+        let realms: BTreeSet<_> = self.hosts.iter_from(0).map(|(_, host)| host.realm).collect();
+        let held = realms.into_iter().map(|realm| self.realms.of(realm) as usize).sum::<usize>();
+        assert_eq!(held, self.mappings.len());
         for (_, host) in self.hosts.iter_from(0) {
             let PerTransport { tcp, udp, icmp, other } = host.by_transport;
             assert_eq!(tcp + udp + icmp + other, host.mappings);

@@ -231,6 +231,30 @@ fn each_transport_has_its_share_of_a_host() {
 }
 
 #[test]
+fn a_site_full_of_made_up_hosts_leaves_room_for_others() {
+    let mut config = config();
+    config.pool = vec!["198.51.100.4/32".parse().unwrap()];
+    config.ports = 40_000..=40_099;
+    config.limits.realm_percent = 75;
+    let mut lab = Lab::new(&config);
+    let made_up = |n: u16| format!("10.2.{}.{}:5000", n / 200, n % 200 + 1);
+    let results: Vec<_> =
+        (0..400).map(|n| lab.out(SITE, &made_up(n), SERVER, Upper::Udp)).collect();
+    assert!(results[..75].iter().all(Result::is_ok));
+    assert!(results[75..].iter().all(|result| *result == Err(DropReason::NatSiteLimit)));
+    assert!(lab.out(SITE, &made_up(7), "203.0.113.9:1", Upper::Udp).is_ok(), "what lives, lives");
+    assert!(lab.out(SITE, &made_up(399), SERVER, tcp(SYN)).is_ok(), "another kind of port");
+    let other: Vec<_> =
+        (0..30).map(|n| lab.out(Realm(4), &made_up(n), SERVER, Upper::Udp)).collect();
+    assert!(other[..25].iter().all(Result::is_ok), "another site");
+    lab.nat.check();
+    lab.wait(301);
+    lab.wait(121);
+    assert!(lab.out(SITE, &made_up(399), SERVER, Upper::Udp).is_ok());
+    lab.nat.check();
+}
+
+#[test]
 fn a_host_makes_mappings_only_so_fast() {
     let mut config = config();
     config.limits.rate_per_host = Some(10);

@@ -1,0 +1,146 @@
+//! IPv6 hosts through a remote exit: to IPv4 (NAT64), and to IPv6 by a prefix or with ports.
+//!
+//! ```text
+//!   mit-h1 fd00:1::11 ─ mit ═══ 10 ms ═══ utah ═══ 10 ms ═══ internet ─ server 203.0.113.80
+//!                            (overlay)   exit │ (underlay)              2001:db8:80::80
+//!                                2001:db8:2:100::/56 is routed to it
+//! ```
+
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv6Addr};
+
+use anyhow::{Context, Result, ensure};
+use netns_tests::lab::process::run_with_input;
+use netns_tests::lab::{Host, Lab, Scenario, Site, Topology, wait_until};
+
+use crate::common::{MS, SECOND, start};
+
+pub(crate) const SCENARIOS: &[Scenario] = &[
+    Scenario::new("nat_ipv6::to_ipv4", to_ipv4),
+    Scenario::new("nat_ipv6::by_prefix", by_prefix),
+    Scenario::new("nat_ipv6::with_ports", with_ports),
+];
+
+/// `203.0.113.80` as IPv6 hosts see it.
+const SERVER_64: &str = "64:ff9b::cb00:7150";
+const SERVER: &str = "2001:db8:80::80";
+
+fn topology(utah: &str) -> Topology {
+    Topology::new([
+        Site::new("mit").config("{internet: {via: [utah], via_ipv6: [utah]}}"),
+        Site::new("utah").config(utah),
+    ])
+    .internet(1)
+    .all_links("{delay: 10ms}")
+}
+
+/// A large datagram, there and back. The first ones may be too big for a path that neither end knows
+/// yet: then this socket is told so, or the server's kernel is.
+fn echo(host: &Host, server: &str, size: u32) -> Result<()> {
+    let same = host.netns().within(|| {
+        let socket = std::net::UdpSocket::bind("[::]:0")?;
+        socket.set_read_timeout(Some(500 * MS))?;
+        socket.connect((server, 7))?;
+        let large: Vec<u8> = (0..size).map(|n| n as u8).collect();
+        let mut back = vec![0; size as usize + 1];
+        for _ in 0..4 {
+            let answered = socket.send(&large).and_then(|_| socket.recv(&mut back));
+            match answered {
+                Ok(length) => return Ok(back[..length] == large),
+                Err(error) if error.raw_os_error() == Some(libc::EMSGSIZE) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(false)
+    })?;
+    ensure!(same, "an echo of {size} bytes came back damaged");
+    Ok(())
+}
+
+fn to_ipv4() -> Result<()> {
+    let lab = start(topology("{egress: {enabled: true, for: [mit]}}"))?;
+    let host = lab.host("mit", 1)?;
+    let server: IpAddr = SERVER_64.parse()?;
+    let page = host.http_get(&format!("http://[{SERVER_64}]/whoami"), 5 * SECOND)?;
+    ensure!(page.body.trim() == "192.0.2.17", "{page:?}");
+    host.verified_download(server, 3_000_000, 20 * SECOND)?;
+    for options in [&["-P", "2"][..], &["-R"]] {
+        let report = host.iperf(server, 1, options)?;
+        ensure!(report.bits_per_second > 5e6, "{options:?}: {report:?}");
+    }
+    ensure!(host.dig(server, "whoami.lab", "A")? == ["192.0.2.17"]);
+    let ping = host.expect_ping(server)?;
+    ensure!((40.0..80.0).contains(&ping.min_ms), "{ping:?}");
+    for kind in [&["-I"][..], &[], &["-T", "-p", "80"]] {
+        let hops = host.traceroute(server, kind)?;
+        let router: IpAddr = "64:ff9b::cb00:7101".parse()?;
+        ensure!(hops.last() == Some(&Some(server)), "{kind:?}: {hops:?}");
+        ensure!(hops.contains(&Some(router)), "routers behind the exit: {kind:?}: {hops:?}");
+    }
+    // A closed port answers: reset for TCP, "port unreachable" for UDP.
+    let closed = host.run("nc", &["-n", "-v", "-w", "5", SERVER_64, "81"], 9 * SECOND)?;
+    ensure!(closed.stderr.contains("refused"), "{closed:?}");
+    let refused = host.netns().within(|| {
+        let socket = std::net::UdpSocket::bind("[::]:0")?;
+        socket.connect((SERVER_64, 5353))?;
+        socket.set_read_timeout(Some(4 * SECOND))?;
+        socket.send(b"anybody there?")?;
+        let error = socket.recv(&mut [0; 16]).err().context("an answer?")?;
+        Ok(error.kind() == ErrorKind::ConnectionRefused)
+    })?;
+    ensure!(refused, "the host is not told that a port is closed");
+    for size in [500, 1_300, 1_380, 9_000] {
+        echo(&host, SERVER_64, size).with_context(|| format!("{size} bytes"))?;
+    }
+    // Too large for the Internet behind the exit: the host learns the path's MTU, in its family.
+    lab.netns("internet")?.ip("link set srv0 mtu 1280")?;
+    let large = host.run("ping", &["-6", "-c3", "-Mdo", "-s1300", SERVER_64], 6 * SECOND)?;
+    ensure!(large.stdout.contains("mtu=1300"), "{large:?}");
+    host.verified_download(server, 1_000_000, 20 * SECOND)?;
+    Ok(())
+}
+
+fn by_prefix() -> Result<()> {
+    let utah = "{egress: {enabled: true, for: [mit]}, nat: {prefixes: \
+                [{inside: 'fd00:1::/64', outside: '2001:db8:2:110::/64'}]}}";
+    let lab = start(topology(utah))?;
+    everything(&lab, "2001:db8:2:110:")?;
+    keeps_ports(&lab.host("mit", 1)?)
+}
+
+fn with_ports() -> Result<()> {
+    let utah = "{egress: {enabled: true, for: [mit], pool: ['2001:db8:2:120::/120']}}";
+    everything(&start(topology(utah))?, "2001:db8:2:120:")
+}
+
+fn everything(lab: &Lab, outside: &str) -> Result<()> {
+    let host = lab.host("mit", 1)?;
+    let server: IpAddr = SERVER.parse()?;
+    let page = host.http_get(&format!("http://[{SERVER}]/whoami"), 5 * SECOND)?;
+    let seen: Ipv6Addr = page.body.trim().parse().context(page.body.clone())?;
+    ensure!(seen.to_string().starts_with(outside), "{seen}");
+    host.verified_download(server, 3_000_000, 20 * SECOND)?;
+    host.expect_ping(server)?;
+    let hops = host.traceroute(server, &["-I"])?;
+    ensure!(hops.last() == Some(&Some(server)), "{hops:?}");
+    ensure!(hops.contains(&Some("2001:db8:80:ffff::1".parse()?)), "{hops:?}");
+    echo(&host, SERVER, 9_000)?;
+    // And the exit's IPv4 beside it.
+    let page = host.http_get("http://203.0.113.80/whoami", 5 * SECOND)?;
+    ensure!(page.body.trim() == "192.0.2.17", "{page:?}");
+    host.expect_ping(SERVER_64.parse::<IpAddr>()?)?;
+    Ok(())
+}
+
+/// A prefix leaves ports alone.
+fn keeps_ports(host: &Host) -> Result<()> {
+    wait_until("an answer to port 6000", 5 * SECOND, || {
+        let arguments = ["-6", "-u", "-n", "-w", "1", "-p", "6000", SERVER, "9007"];
+        let reply = run_with_input(host.command("nc").args(arguments), "who\n", 4 * SECOND)?;
+        let seen = reply.stdout.lines().last().context("no answer")?;
+        let seen: std::net::SocketAddr = seen.parse().context(seen.to_owned())?;
+        ensure!(seen.port() == 6_000, "{seen}");
+        Ok(())
+    })
+}
