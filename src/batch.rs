@@ -66,7 +66,8 @@ struct TxLimits {
     bytes: usize,
 }
 
-/// Datagrams waiting to be sent at the end of the turn, grouped by target across frames.
+/// Datagrams waiting to be sent, grouped by target across frames. A group that nothing can be added
+/// to any more may leave before the end of the turn.
 ///
 /// Within one target the order is kept.
 #[derive(Debug)]
@@ -153,10 +154,12 @@ impl TxBatch {
     /// The group that takes the datagram: the newest one for its target, or a new one.
     fn group_for(&mut self, target: Target, len: usize) -> Option<usize> {
         let newest = self.groups[..self.used].iter().rposition(|g| g.target == target);
-        if let Some(index) = newest
-            && self.groups[index].takes(&target, len, &self.limits)
-        {
-            return Some(index);
+        if let Some(index) = newest {
+            if self.groups[index].takes(&target, len, &self.limits) {
+                return Some(index);
+            }
+            // The order within a target is kept.
+            self.groups[index].closed = true;
         }
         let group = self.groups.get_mut(self.used)?;
         group.target = target;
@@ -173,22 +176,15 @@ impl TxBatch {
     pub fn drain_finished(&mut self, mut send: impl FnMut(&Transmit)) {
         let mut kept = 0;
         for index in 0..self.used {
-            if self.is_finished(index) {
-                send(&self.groups[index]);
+            let group = &self.groups[index];
+            if group.closed || !group.takes(&group.target, group.stride, &self.limits) {
+                send(group);
             } else {
                 self.groups.swap(kept, index);
                 kept += 1;
             }
         }
         self.used = kept;
-    }
-
-    fn is_finished(&self, index: usize) -> bool {
-        let group = &self.groups[index];
-        let later = &self.groups[index + 1..self.used];
-        group.closed
-            || !group.takes(&group.target, group.stride, &self.limits)
-            || later.iter().any(|other| other.target == group.target)
     }
 
     /// What is to be sent, in the order in which it was begun.

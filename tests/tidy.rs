@@ -21,7 +21,7 @@ const BASE: &[&str] = &[
     "wheel",
     "wire",
 ];
-const MIDDLE: &[&str] = &["exit", "flow", "link", "nat", "routing", "tunnel"];
+const MIDDLE: &[&str] = &["flow", "link", "nat", "routing", "tunnel"];
 const SHELL: &[&str] = &["cli", "config", "gateway", "io", "sim"];
 /// The only places that may touch sockets, files, clocks or entropy.
 const TOUCH_HOST: &[&str] = &["cli", "gateway", "io", "main"];

@@ -1,11 +1,11 @@
 //! Whose traffic is this: classes and the flow table.
 //!
 //! A [`FlowKey`] is what tells flows apart; [`Classes`] say which policy a new one gets; the
-//! [`FlowTable`] remembers for each flow its class, where it leaves the overlay and the path that
-//! was chosen for it, until it is idle for long enough ([`IdleTimes`]).
+//! [`FlowTable`] remembers for each flow its class and where it leaves the overlay, until it is idle
+//! for long enough ([`IdleTimes`]).
 //!
 //! A flow is entered by the first packet of a host of ours. Packets that come back carry the
-//! reversed key: [`FlowTable::lookup_reply`] says whether we ever asked for them.
+//! reversed key, which says whether we ever asked for them.
 //!
 //! Every table is bounded. At a limit new flows are refused with [`DropReason::FlowLimit`], and none
 //! is thrown out for them; the node then sends a packet that needs no state by its class alone.

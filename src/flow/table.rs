@@ -166,12 +166,6 @@ impl FlowTable {
             .map(FlowId)
     }
 
-    /// The flow that a packet with this key answers: one that we began and whose reversed key this
-    /// is.
-    pub fn lookup_reply(&self, key: &FlowKey) -> Option<FlowId> {
-        self.lookup(&key.reversed())
-    }
-
     /// The flow with this key; if there is none, a new one on the account of `host` (normally the
     /// key's source). [`DropReason::FlowLimit`] when the table is full or the host has its share.
     pub fn lookup_or_admit(

@@ -16,7 +16,6 @@ use super::status::{
 use crate::config::Config;
 use crate::flow::{Egress, Flow, FlowId, FlowKey};
 use crate::node::Node;
-use crate::path::Path;
 use crate::time::Instant;
 
 /// What the node does not know about itself.
@@ -121,12 +120,19 @@ fn flow_status(node: &Node, now: Instant, flow: &Flow) -> FlowStatus {
         },
         class: node.class(flow.class).0.to_owned(),
         egress: egress_name(node, flow.egress),
-        via: flow.path.and_then(Path::relay).map(|relay| node.peer_name(relay).to_owned()),
+        via: via(node, flow),
         packets: flow.forward.packets + flow.reply.packets,
         bytes: flow.forward.bytes + flow.reply.bytes,
         age_s: (now - flow.first_seen).as_secs_f64(),
         idle_s: (now - flow.last_seen).as_secs_f64(),
     }
+}
+
+/// The relay that the flow's packets go through now.
+fn via(node: &Node, flow: &Flow) -> Option<String> {
+    let (Egress::Peer(peer) | Egress::PeerExit(peer)) = flow.egress else { return None };
+    let relay = node.path(peer, node.class(flow.class).1)?.relay()?;
+    Some(node.peer_name(relay).to_owned())
 }
 
 fn egress_name(node: &Node, egress: Egress) -> String {

@@ -4,9 +4,9 @@
 //! next wait does not sleep. Each turn takes a bounded amount from every source. Sockets are read
 //! before deadlines are judged: an answer that already waits in a socket is not late.
 
-mod backlog;
 mod hosts;
 mod ready;
+mod rounds;
 
 use std::collections::VecDeque;
 use std::io;
@@ -22,7 +22,7 @@ use super::answers;
 use super::ask::{Line, ToControl, ToLoop};
 use super::logging::Throttle;
 use super::nat_log::{self, NatLog};
-use crate::batch::{Output, RxBatch, Transmit};
+use crate::batch::{BUFFER_LEN, Output, RxBatch, Transmit};
 use crate::config::Config;
 use crate::id::UplinkIndex;
 use crate::io::clock::Clock;
@@ -34,23 +34,21 @@ use crate::node::Node;
 use crate::packet::Offload;
 use crate::telemetry::DropReason;
 use crate::time::Instant;
-use backlog::Backlog;
-use hosts::BACKLOG_BYTES;
+use hosts::Frame;
 use ready::Ready;
+use rounds::Rounds;
 
 use std::os::fd::AsRawFd as _;
 
-const TUN: Token = Token(0);
 const TIMER: Token = Token(1);
 const SIGNALS: Token = Token(2);
 /// Wakes the loop when the control thread has sent something.
 pub(super) const WAKER: Token = Token(3);
 const FIRST_SOCKET: usize = 16;
+const FIRST_QUEUE: usize = FIRST_SOCKET + UplinkIndex::MAX_COUNT;
 
 /// Receive buffers of a turn, shared by all sockets.
 const RX_SLOTS: usize = 32;
-/// Receive buffers filled by one system call.
-const RX_CALL: usize = 8;
 /// Bytes after which a turn takes no more from peers, and none from hosts: some 0.4 ms of work.
 const TURN_BYTES: usize = 256 * 1024;
 /// Send groups of a turn before a flush.
@@ -89,7 +87,8 @@ pub(super) struct EventLoop {
     receiver: Receiver,
     rx: RxBatch,
     out: Output,
-    backlog: Backlog,
+    frame: Frame,
+    rounds: Rounds,
     /// Bytes of frames whose datagrams are in the send batch.
     unsent: usize,
     ready: Ready,
@@ -106,21 +105,22 @@ impl EventLoop {
             receiver: Receiver::new(RX_SLOTS),
             rx: RxBatch::new(RX_SLOTS),
             out: Output::new(TX_GROUPS),
-            backlog: Backlog::new(BACKLOG_BYTES, getrandom::u64().unwrap_or_default()),
+            frame: Frame::new(),
+            rounds: Rounds::new(parts.tun.queues().len()),
             unsent: 0,
             ready: Ready::default(),
             throttle: Throttle::new(parts.clock.now()),
             stopping: false,
             parts,
         };
-        this.watch(this.parts.tun.as_raw_fd(), TUN)?;
+        for (at, queue) in this.parts.tun.queues().into_iter().enumerate() {
+            this.watch(queue, Token(FIRST_QUEUE + at))?;
+        }
         this.watch(this.timer.as_raw_fd(), TIMER)?;
         this.watch(this.parts.signals.as_raw_fd(), SIGNALS)?;
         for index in 0..this.parts.sockets.len() {
             this.watch_socket(UplinkIndex(index as u8))?;
         }
-        // What came before we watched has raised no edge.
-        this.ready.tun = true;
         this.tell_offload();
         Ok(this)
     }
@@ -150,7 +150,7 @@ impl EventLoop {
 
     /// Sleeps until something is ready or due. Does not sleep while a source is known to have more.
     fn wait(&mut self, events: &mut Events) -> anyhow::Result<()> {
-        let timeout = if self.ready.any() || !self.backlog.is_empty() {
+        let timeout = if self.ready.any_socket() || self.rounds.any() {
             Some(Duration::ZERO)
         } else {
             if let Some((deadline, _why)) = self.parts.node.poll_timeout() {
@@ -165,10 +165,10 @@ impl EventLoop {
         }
         for event in &*events {
             match event.token() {
-                TUN => self.ready.tun = true,
                 TIMER => self.timer.acknowledge(),
                 SIGNALS => self.obey_signals(),
                 WAKER => {}
+                Token(token) if token >= FIRST_QUEUE => self.rounds.mark(token - FIRST_QUEUE),
                 Token(token) => self.ready.mark_socket(token - FIRST_SOCKET),
             }
         }
@@ -184,8 +184,7 @@ impl EventLoop {
             self.carry_out(now);
             now = self.parts.clock.now();
         }
-        self.read_tun()?;
-        self.serve_hosts(now);
+        self.serve_hosts(now)?;
         self.judge_deadlines(now);
         self.carry_out(now);
         self.log_mappings(now);
@@ -225,7 +224,8 @@ impl EventLoop {
             let (mut budget, mut bytes) = (RX_SLOTS.div_ceil(waiting), TURN_BYTES / waiting);
             while budget > 0 && bytes > 0 && self.rx.filled < RX_SLOTS {
                 let before = self.rx.filled;
-                let most = budget.min(RX_CALL);
+                // What a call can bring stays within what is left.
+                let most = budget.min(bytes.div_ceil(BUFFER_LEN));
                 if self.receiver.receive(socket.raw(), uplink, &mut self.rx, most)
                     == Received::Drained
                 {

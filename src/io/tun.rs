@@ -2,11 +2,12 @@
 
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
-use std::os::fd::{AsFd as _, AsRawFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
 use std::path::Path;
 
 use anyhow::{Context as _, anyhow, bail};
-use tun_rs::{DeviceBuilder, Layer};
+use nix::net::if_::if_nametoindex;
+use tun_rs::{DeviceBuilder, Layer, SyncDevice};
 
 use crate::batch::{Output, RxBatch, TunWrite};
 use crate::packet::{Gso, VNET_LEN, Vnet};
@@ -24,9 +25,16 @@ pub(crate) struct TunOffload {
     pub(crate) udp: bool,
 }
 
+/// Queues that a TUN gets. The kernel puts a flow's frames into one of them by its hash; with more
+/// of them, fewer flows share one.
+const QUEUES: usize = 16;
+
 /// An open TUN device. Closing it removes the interface.
 pub(crate) struct Tun {
+    /// What is written goes in here. With several queues it is none of them: else the kernel would
+    /// move a flow to the queue that its answers were written to.
     file: File,
+    queues: Vec<File>,
     scratch: Vec<u8>,
     offload: TunOffload,
 }
@@ -37,17 +45,37 @@ impl Tun {
         if !Path::new("/dev/net/tun").exists() {
             bail!("/dev/net/tun is missing: load the kernel module with `modprobe tun`");
         }
+        // One that is there already would be joined, were we to ask for several queues.
+        let several = if_nametoindex(name).is_err();
         let device = DeviceBuilder::new()
             .name(name)
             .layer(Layer::L3)
             .offload(true)
+            .multi_queue(several)
             .enable(false)
             .build_sync()
             .map_err(|error| explain(name, error))?;
-        device.set_nonblocking(true).context("cannot make the TUN device non-blocking")?;
-        let fd = device.as_fd().try_clone_to_owned().context("cannot keep the TUN device")?;
-        let offload = set_offload(fd.as_raw_fd());
-        Ok(Self { file: File::from(fd), scratch: Vec::new(), offload })
+        let file = file_of(&device)?;
+        let mut queues = Vec::new();
+        while several && queues.len() < QUEUES {
+            match device.try_clone() {
+                Ok(queue) => queues.push(file_of(&queue)?),
+                Err(error) => {
+                    log::warn!("the TUN device has {} queues only: {error}", queues.len());
+                    break;
+                }
+            }
+        }
+        if queues.is_empty() || !detach_queue(file.as_raw_fd()) {
+            queues.push(file_of(&device)?);
+        }
+        let offload = set_offload(file.as_raw_fd());
+        Ok(Self { file, queues, scratch: Vec::new(), offload })
+    }
+
+    /// The queues, to be watched.
+    pub(crate) fn queues(&self) -> Vec<RawFd> {
+        self.queues.iter().map(File::as_raw_fd).collect()
     }
 
     /// What the kernel takes from us.
@@ -55,16 +83,18 @@ impl Tun {
         self.offload
     }
 
-    /// Reads one frame into `frame` and its offload header into `vnet`; its length. `Ok(None)` when
-    /// none waits.
+    /// Reads one frame of a queue into `frame` and its offload header into `vnet`; its length.
+    /// `Ok(None)` when none waits there.
     pub(crate) fn read(
         &mut self,
+        queue: usize,
         vnet: &mut RawVnet,
         frame: &mut [u8],
     ) -> io::Result<Option<usize>> {
+        let Some(file) = self.queues.get_mut(queue) else { return Ok(None) };
         loop {
             let mut parts = [IoSliceMut::new(&mut vnet.0), IoSliceMut::new(frame)];
-            match self.file.read_vectored(&mut parts) {
+            match file.read_vectored(&mut parts) {
                 Ok(len) => return Ok(Some(len.saturating_sub(VNET_LEN))),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -122,10 +152,11 @@ impl Tun {
     }
 }
 
-impl AsRawFd for Tun {
-    fn as_raw_fd(&self) -> RawFd {
-        self.file.as_raw_fd()
-    }
+/// A file of its own for an open queue, that never blocks.
+fn file_of(device: &SyncDevice) -> anyhow::Result<File> {
+    device.set_nonblocking(true).context("cannot make the TUN device non-blocking")?;
+    let fd = device.as_fd().try_clone_to_owned().context("cannot keep the TUN device")?;
+    Ok(File::from(fd))
 }
 
 /// The offload header as read; parsing may refuse it, which must not end the reading.
@@ -184,4 +215,14 @@ fn set_offload(fd: RawFd) -> TunOffload {
 fn tun_set_offload(fd: RawFd, mask: libc::c_uint) -> bool {
     // SAFETY: TUNSETOFFLOAD takes its argument by value and touches no memory of ours.
     unsafe { libc::ioctl(fd, libc::TUNSETOFFLOAD as _, libc::c_ulong::from(mask)) == 0 }
+}
+
+/// Takes a queue out of use; frames can still be written to it.
+#[expect(unsafe_code, reason = "no wrapper detaches queues")]
+fn detach_queue(fd: RawFd) -> bool {
+    // SAFETY: all-zero is a valid ifreq.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_ifru.ifru_flags = libc::IFF_DETACH_QUEUE as libc::c_short;
+    // SAFETY: TUNSETQUEUE reads an ifreq, which lives as long as the call.
+    unsafe { libc::ioctl(fd, libc::TUNSETQUEUE as _, &raw const request) == 0 }
 }

@@ -141,8 +141,6 @@ drop_reasons! {
     RelayRateLimited => "relay_rate_limited",
 
     // The host.
-    /// The host's frames came faster than they could be sent, and this flow had the longest queue.
-    TunBacklog => "tun_backlog",
     /// The send batch was full within one turn.
     BatchFull => "batch_full",
     /// The kernel refused a datagram (an unreachable network, an interface that is gone).

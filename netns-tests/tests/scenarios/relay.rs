@@ -89,6 +89,8 @@ fn handshake_through_relay() -> Result<()> {
     lab.gateway("mit")?.wait_via("utah", Some("aros"), 10 * SECOND)?;
     lab.host("mit", 1)?.expect_ping(lab.host("utah", 1)?.v4)?;
     lab.host("utah", 1)?.expect_ping(lab.host("mit", 1)?.v6)?;
+    let flows = lab.gateway("mit")?.command(&["flows"])?.success()?.stdout;
+    ensure!(flows.contains("aros"), "the flows' relay is not told: {flows}");
     Ok(())
 }
 

@@ -1,22 +1,15 @@
-//! Which sources may have more to read.
+//! Which sockets may have more to read.
 
 use crate::id::UplinkIndex;
 
-/// The ready list. A source is on it from its edge until it said that it is empty.
+/// The ready list. A socket is on it from its edge until it said that it is empty.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Ready {
-    /// The TUN.
-    pub(super) tun: bool,
     sockets: u32,
     first: usize,
 }
 
 impl Ready {
-    /// Something may have more.
-    pub(super) fn any(&self) -> bool {
-        self.tun || self.any_socket()
-    }
-
     /// Some socket may have more.
     pub(super) fn any_socket(&self) -> bool {
         self.sockets != 0
@@ -63,7 +56,7 @@ mod tests {
         for index in [0, 2, 3] {
             ready.clear_socket(index);
         }
-        assert!(!ready.any());
+        assert!(!ready.any_socket());
         assert_eq!(ready.socket_order(0).count(), 0);
     }
 }

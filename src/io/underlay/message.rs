@@ -123,7 +123,7 @@ const PENDING_ERRORS_MAX: usize = 64;
 pub(crate) enum Received {
     /// Some; there may be more.
     Some,
-    /// Nothing waits any more.
+    /// Some or none, and nothing waits any more.
     Drained,
 }
 
@@ -168,7 +168,9 @@ impl Receiver {
             match self.call(fd, rx, count) {
                 Ok(received) => {
                     self.take(uplink, rx, received);
-                    return Received::Some;
+                    // Less than asked for is all there was: nothing cuts a call short, because
+                    // errors of sent datagrams are not reported to a socket that is not connected.
+                    return if received < count { Received::Drained } else { Received::Some };
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     return Received::Drained;
