@@ -13,7 +13,7 @@ use rongate::rng::Rng;
 use rongate::sim::{LinkModel, Mesh, Simulator, Tapped};
 use rongate::telemetry::DropReason;
 use rongate::tunnel::{Identity, Source, Suites, TunnelConfig, Tunnels};
-use rongate::wire::{Control, ControlWriter, Flags};
+use rongate::wire::{Control, ControlWriter, Flags, RelayRepr};
 
 const UPLINK: UplinkIndex = UplinkIndex(0);
 const INTERNET: Ipv4Addr = Ipv4Addr::new(8, 8, 8, 8);
@@ -179,6 +179,33 @@ fn inner_sources_and_destinations_of_others_are_refused() {
         assert_eq!(rogue.send(&mut simulator, &udp((theirs, 1), (to, 2), b"")).len(), 0, "{to}");
     }
     assert_eq!(rogue.send(&mut simulator, &udp((theirs, 1), (host, 2), b"")).len(), 1);
+}
+
+#[test]
+fn nobody_has_relayed_what_it_says_others_sent() {
+    let mut simulator = running(mesh(3));
+    let mut rogue = Rogue::join(&mut simulator, 2);
+    let [victim, target] = [1, 0].map(|site: u8| Identity::from_private([site + 1; 32]).id());
+    let own = Identity::from_private([3; 32]).id();
+    let mut ask = |simulator: &mut Simulator, src, dst| {
+        let repr = RelayRepr { src, dst, hop_limit: 2, class: 0, flow_hash: 0 };
+        let inner = rogue.seal(simulator, Flags::NONE, b"whatever");
+        let mut datagram = [&[0; 44][..], &inner].concat();
+        let now = simulator.now();
+        rogue.tunnels.seal_relay(now, PeerIndex(0), Rogue::PATH, &repr, &mut datagram).unwrap();
+        let relayed = simulator.node(0).unwrap().counters().relayed.packets;
+        let spoofed = drops(simulator, 0, DropReason::RelaySpoofed);
+        simulator.inject(0, UPLINK, at(2), &datagram);
+        simulator.run_for(ms(1));
+        let counters = simulator.node(0).unwrap().counters();
+        let refused = drops(simulator, 0, DropReason::RelaySpoofed) - spoofed;
+        (counters.relayed.packets - relayed, refused)
+    };
+    let third = Identity::from_private([77; 32]).id();
+    assert_eq!(ask(&mut simulator, own, victim), (1, 0), "its own datagram is relayed");
+    assert_eq!(ask(&mut simulator, victim, victim), (0, 1));
+    assert_eq!(ask(&mut simulator, target, victim), (0, 1));
+    assert_eq!(ask(&mut simulator, third, victim), (0, 1));
 }
 
 /// A mesh in which `host(0, 5)` has a mapping at the exit of site 1; its outside endpoint.

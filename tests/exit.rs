@@ -8,6 +8,7 @@ use std::time::Duration;
 use rongate::nat::NatConfig;
 use rongate::node::EgressConfig;
 use rongate::sim::{Delivery, LinkModel, Mesh, Simulator};
+use rongate::telemetry::DropReason;
 
 const SERVER: (Ipv4Addr, u16) = (Ipv4Addr::new(8, 8, 8, 8), 53);
 
@@ -166,4 +167,20 @@ fn a_host_of_another_site_gets_a_mapping_by_asking_the_exit() {
     let mut off = overlay(|_| ());
     off.send(0, &udp(host(), server, &request));
     assert_eq!(delivered(&mut off, 1).len(), 1);
+}
+
+#[test]
+fn what_an_exit_denies_is_out_of_reach() {
+    let mut simulator =
+        overlay_with(|egress| egress.denied.push("203.0.113.128/25".parse().unwrap()));
+    let before = forbidden(&simulator);
+    for (address, passes) in [([203, 0, 113, 127], 1), ([203, 0, 113, 128], 0)] {
+        simulator.send(0, &udp(host(), (address.into(), 53), b"may I?"));
+        assert_eq!(delivered(&mut simulator, 1).len(), passes, "{address:?}");
+    }
+    assert_eq!(forbidden(&simulator), before + 1);
+}
+
+fn forbidden(simulator: &Simulator) -> u64 {
+    simulator.node(1).unwrap().counters().dropped(DropReason::ExitForbidden)
 }

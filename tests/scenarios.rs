@@ -65,7 +65,7 @@ fn a_killed_node_is_back_within_two_seconds_of_its_start() {
 
 #[test]
 fn the_other_uplink_takes_over_when_one_dies() {
-    let mut simulator = settled(Mesh { sites: 2, uplinks: 2, exits: false });
+    let mut simulator = settled(Mesh { sites: 2, uplinks: 2, ..Mesh::default() });
     let before = direct_link(&simulator);
     for remote in 0..2 {
         let [a, b] = [Mesh::underlay(0, before.0), Mesh::underlay(1, remote)];
@@ -140,7 +140,7 @@ fn set_ipv4_checksum(packet: &mut [u8]) {
 
 #[test]
 fn a_host_reaches_the_internet_through_the_other_sites_exit() {
-    let mut simulator = settled(Mesh { sites: 2, uplinks: 1, exits: true });
+    let mut simulator = settled(Mesh { sites: 2, exits: true, ..Mesh::default() });
     let (host, server) = (Mesh::host(0, 9), Ipv4Addr::new(203, 0, 113, 80));
     simulator.take_deliveries();
     simulator.send(0, &udp(host, server, 1, 40));
@@ -171,7 +171,7 @@ fn a_host_reaches_the_internet_through_the_other_sites_exit() {
 
 #[test]
 fn an_exit_refuses_private_destinations_and_its_own_router() {
-    let mut simulator = settled(Mesh { sites: 2, uplinks: 1, exits: true });
+    let mut simulator = settled(Mesh { sites: 2, exits: true, ..Mesh::default() });
     let host = Mesh::host(0, 9);
     for forbidden in ["192.168.1.1", "169.254.169.254", "127.0.0.1", "224.0.0.1", "100.64.9.9"] {
         simulator.take_deliveries();

@@ -272,6 +272,41 @@ fn control_line(backend: &mut impl Backend, input: &[u8]) -> Option<(usize, Resp
     Some((end + 1, Response { bytes, last: false }))
 }
 
+/// What the control socket, or with `http` the status page, answers to the first complete request of
+/// `input` when there is no gateway to ask, and how much of the input that took: for those who send
+/// it rubbish on purpose.
+pub fn answer_in_vain(input: &[u8], http: bool) -> Option<(usize, Vec<u8>)> {
+    let (used, response) = if http {
+        http::request(input, || Nobody.ask(Request::Status))?
+    } else {
+        control_line(&mut Nobody, input)?
+    };
+    Some((used, response.bytes))
+}
+
+/// Stands for a gateway that says nothing of itself.
+struct Nobody;
+
+impl Backend for Nobody {
+    fn ask(&mut self, request: Request) -> Answer {
+        match request {
+            Request::Status => Answer::Status(Box::default()),
+            Request::Flows { .. }
+            | Request::Explain { .. }
+            | Request::Nat { .. }
+            | Request::NatHosts { .. }
+            | Request::NatDelete { .. }
+            | Request::Reload => Answer::Refused("nobody is there".to_owned()),
+        }
+    }
+
+    fn reload(&mut self) -> Result<ReloadReport, String> {
+        Err("nobody is there".to_owned())
+    }
+
+    fn tend(&mut self, _notified: bool) {}
+}
+
 fn line<T: Serialize>(reply: &Reply<T>) -> Vec<u8> {
     let mut bytes = serde_json::to_vec(reply).unwrap_or_else(|error| {
         format!(r#"{{"error":"the answer has no JSON form: {error}"}}"#).into_bytes()

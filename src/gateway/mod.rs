@@ -37,6 +37,7 @@ use crate::io::tun::Tun;
 use crate::io::underlay::UnderlaySocket;
 use crate::node::Node;
 use ask::{Line, ToControl, ToLoop};
+pub use control::answer_in_vain;
 use control::{Listeners, Server};
 use event_loop::{EventLoop, Parts, poll_with_waker};
 use keeper::{Binding, Keeper, binding};

@@ -10,20 +10,14 @@ use std::collections::BTreeSet;
 
 use super::turn::Input;
 use super::{Delivery, NodeNumber};
-use crate::batch::Output;
 use crate::telemetry::{Counters, Tally};
 use crate::time::Instant;
-use crate::wire;
+use crate::wire::relay::HOP_LIMIT;
+use crate::wire::{self, DataHeader, Flags, MessageType, RelayHeader};
 
 /// What a packet of a simulated host has in its payload. It must never be seen on the wire.
 pub const MARK: [u8; 8] = *b"\xf1mArk\xe7\x13\x0a";
 
-/// Datagram type of a relay header, and of data.
-const RELAY: u8 = 5;
-const DATA: u8 = 4;
-/// Flags of a data datagram, which are not secret.
-const CONTROL: u8 = 0x01;
-const SPLIT: u8 = 0x04;
 /// Sealed datagrams remembered at least; one comes back within milliseconds if at all.
 const REMEMBERED: usize = 20_000;
 /// More faults than this are not told.
@@ -66,13 +60,7 @@ impl Audit {
         if contains_mark(bytes) {
             self.fault(now, node, "plaintext of a host is on the wire");
         }
-        let inner = bytes.get(wire::RELAY_OVERHEAD..wire::RELAY_OVERHEAD + 16);
-        let on_last_hop = bytes.get(24) == Some(&1);
-        if bytes.first() == Some(&RELAY)
-            && on_last_hop
-            && let Some(Ok(inner)) = inner.map(<[u8; 16]>::try_from)
-            && inner[0] == DATA
-        {
+        if let Some(inner) = on_last_hop(bytes) {
             if self.relayed.iter().any(|seen| seen.contains(&inner)) {
                 self.fault(now, node, "a datagram was relayed twice");
             }
@@ -84,30 +72,24 @@ impl Audit {
         }
     }
 
-    /// A turn ended, and brought forth `out` and `delivered`.
+    /// A turn ended, and brought forth `sent` and `delivered`.
     pub(super) fn end(
         &mut self,
         now: Instant,
         node: NodeNumber,
         input: Input<'_>,
         after: &Counters,
-        out: &Output,
+        sent: Tally,
         delivered: &[Delivery],
     ) {
         self.turns += 1;
         let before = &self.before;
-        let mut sent = Tally::default();
-        for transmit in out.tx.transmits() {
-            sent.add(transmit.segments as u64, transmit.bytes().len() as u64);
+        let mut received = Tally::default();
+        if let Input::Datagrams(arrived) = input {
+            for arriving in arrived {
+                received.add(1, arriving.bytes.len() as u64);
+            }
         }
-        for forward in &out.forwards {
-            let len = forward.range.end - forward.range.start;
-            sent.add(u64::from(len.div_ceil(forward.stride)), u64::from(len));
-        }
-        let received = match input {
-            Input::Datagram(bytes) => Tally { packets: 1, bytes: bytes.len() as u64 },
-            Input::Frame | Input::Timer => Tally::default(),
-        };
         let dropped: u64 =
             after.drops().zip(before.drops()).map(|(after, before)| after.1 - before.1).sum();
         let delta = |after: Tally, before: Tally| Tally {
@@ -131,25 +113,43 @@ impl Audit {
             self.fault(now, node, &words);
         }
         let out_of_it = dropped + sent.packets + delivered.len() as u64;
-        if must_show(input) && out_of_it == 0 {
-            self.fault(now, node, &format!("a packet vanished without a reason: {input:?}"));
+        let due = must_show(input);
+        if out_of_it < due {
+            let words = format!("of {due} packets {out_of_it} left or were dropped with a reason");
+            self.fault(now, node, &words);
         }
     }
 }
 
-/// True when what came in must be sent, delivered or dropped in the same turn. A part of a split
-/// packet is kept, and a control message or handshake is understood.
-fn must_show(input: Input<'_>) -> bool {
-    let datagram = match input {
-        Input::Frame => return true,
-        Input::Timer => return false,
-        Input::Datagram(bytes) => bytes,
-    };
-    let inner = match datagram.first() {
-        Some(&RELAY) => datagram.get(wire::RELAY_OVERHEAD..).unwrap_or_default(),
+/// How many packets of what came in must be sent, delivered or dropped in the same turn. A part of
+/// a split packet is kept, a control message or handshake is understood, and of the frames of one
+/// turn several may leave in one datagram.
+fn must_show(input: Input<'_>) -> u64 {
+    match input {
+        Input::Frames => 1,
+        Input::Timer => 0,
+        Input::Datagrams(arrived) => {
+            arrived.iter().filter(|arriving| carries_packets(&arriving.bytes)).count() as u64
+        }
+    }
+}
+
+/// True for a datagram with whole packets, relayed or not.
+fn carries_packets(datagram: &[u8]) -> bool {
+    let inner = match wire::peek(datagram) {
+        Ok(MessageType::Relay) => datagram.get(wire::RELAY_OVERHEAD..).unwrap_or_default(),
         _ => datagram,
     };
-    inner.first() == Some(&DATA) && inner.get(1).is_some_and(|flags| flags & (CONTROL | SPLIT) == 0)
+    DataHeader::parse(inner)
+        .is_ok_and(|header| !header.flags.has(Flags::CONTROL) && !header.flags.has(Flags::SPLIT))
+}
+
+/// The inner header of a sealed datagram that leaves its relay.
+fn on_last_hop(datagram: &[u8]) -> Option<[u8; wire::DATA_HEADER_LEN]> {
+    let header = RelayHeader::parse(datagram).ok()?;
+    let inner = datagram.get(wire::RELAY_OVERHEAD..)?;
+    let last = header.repr.hop_limit < HOP_LIMIT && DataHeader::parse(inner).is_ok();
+    last.then(|| inner.first_chunk().copied()).flatten()
 }
 
 fn contains_mark(bytes: &[u8]) -> bool {
@@ -179,31 +179,70 @@ mod tests {
         assert_eq!(audit.faults().len(), 1);
     }
 
+    /// Data of 60 bytes behind a relay header.
+    fn relayed(hop_limit: u8) -> Vec<u8> {
+        let repr = wire::RelayRepr {
+            src: crate::id::NodeId(1),
+            dst: crate::id::NodeId(2),
+            hop_limit,
+            class: 0,
+            flow_hash: 0,
+        };
+        let path = crate::path::PathId(0);
+        let relay = RelayHeader { path, receiver_index: 1, counter: 1, repr };
+        let data = DataHeader { flags: Flags::NONE, path, receiver_index: 2, counter: 3 };
+        let mut datagram = vec![0; wire::RELAY_OVERHEAD + 60];
+        let header = relay.emit();
+        datagram[..header.len()].copy_from_slice(&header);
+        datagram[wire::RELAY_OVERHEAD..][..wire::DATA_HEADER_LEN].copy_from_slice(&data.emit());
+        datagram
+    }
+
     #[test]
     fn what_is_relayed_twice_is_seen() {
-        let mut datagram = [0; 100];
-        (datagram[0], datagram[24], datagram[44]) = (RELAY, 2, DATA);
         let mut audit = Audit::default();
-        audit.on_wire(NOW, 0, &datagram);
-        datagram[24] = 1;
-        audit.on_wire(NOW, 1, &datagram);
+        audit.on_wire(NOW, 0, &relayed(HOP_LIMIT));
+        audit.on_wire(NOW, 1, &relayed(HOP_LIMIT - 1));
         assert!(audit.faults().is_empty());
-        audit.on_wire(NOW, 2, &datagram);
+        audit.on_wire(NOW, 2, &relayed(HOP_LIMIT - 1));
         assert_eq!(audit.faults().len(), 1);
     }
 
     #[test]
     fn counters_that_do_not_add_up_are_seen() {
         let mut audit = Audit::default();
-        let (mut after, out) = (Counters::default(), Output::new(1));
+        let (mut after, none) = (Counters::default(), Tally::default());
         audit.begin(&after);
-        audit.end(NOW, 0, Input::Frame, &after, &out, &[]);
+        audit.end(NOW, 0, Input::Frames, &after, none, &[]);
         assert_eq!(audit.faults().len(), 1, "nothing became of the frame");
         after.drop(crate::telemetry::DropReason::NoRoute);
-        audit.end(NOW, 0, Input::Frame, &after, &out, &[]);
+        audit.end(NOW, 0, Input::Frames, &after, none, &[]);
         assert_eq!(audit.faults().len(), 1);
         after.underlay_tx.add(1, 100);
-        audit.end(NOW, 0, Input::Timer, &after, &out, &[]);
+        audit.end(NOW, 0, Input::Timer, &after, none, &[]);
         assert_eq!(audit.faults().len(), 2, "nothing was sent");
+        assert_eq!(audit.turns(), 3);
+    }
+
+    #[test]
+    fn each_datagram_with_packets_must_show() {
+        let mut audit = Audit::default();
+        let arriving = || crate::sim::Arriving {
+            uplink: crate::id::UplinkIndex(0),
+            source: "192.0.2.1:1".parse().unwrap(),
+            at: NOW,
+            at_port: 0,
+            bytes: relayed(HOP_LIMIT),
+        };
+        let arrived = [arriving(), arriving()];
+        let mut after = Counters::default();
+        audit.begin(&after);
+        after.underlay_rx.add(2, 2 * arrived[0].bytes.len() as u64);
+        after.drop(crate::telemetry::DropReason::Forged);
+        audit.end(NOW, 0, Input::Datagrams(&arrived), &after, Tally::default(), &[]);
+        assert_eq!(audit.faults().len(), 1, "one of two vanished");
+        after.drop(crate::telemetry::DropReason::Forged);
+        audit.end(NOW, 0, Input::Datagrams(&arrived), &after, Tally::default(), &[]);
+        assert_eq!(audit.faults().len(), 1);
     }
 }

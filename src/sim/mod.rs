@@ -40,27 +40,33 @@ use crate::id::UplinkIndex;
 use crate::node::{Event, Node, NodeConfig};
 use crate::packet::Vnet;
 use crate::rng::Rng;
+use crate::telemetry::Tally;
 use crate::time::{Instant, WallClock};
 
 /// Where the virtual calendar begins: 2001-10-21, the day SOSP '01 opened.
 const WALL_START_NS: u64 = 1_003_622_400_000_000_000;
 const TX_GROUPS: usize = 64;
+/// Receive buffers of a turn.
+const RX_SLOTS: usize = 8;
 /// What a socket's receive buffer holds while nobody reads.
 const BACKLOG_MAX: usize = 256;
 
 /// A node's number in the simulation.
 pub type NodeNumber = usize;
 
-/// What a node wrote to its TUN.
+/// A packet that a node wrote to its TUN.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivery {
     /// When.
     pub at: Instant,
     /// Where.
     pub node: NodeNumber,
-    /// The IP packet (or super-packet).
+    /// The IP packet; a super-packet is cut by then.
     pub packet: Vec<u8>,
 }
+
+/// What a host hands to its gateway: an IP packet or super-packet, with the offload header.
+pub type Frame = (Vec<u8>, Vnet);
 
 /// A datagram as it left a node, whether or not it arrived.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,9 +80,12 @@ pub struct Tapped {
 }
 
 /// A datagram that reaches a node's uplink.
+#[derive(Debug)]
 struct Arriving {
     uplink: UplinkIndex,
     source: SocketAddr,
+    /// When it was at the socket.
+    at: Instant,
     /// The port of the middlebox that it comes to; zero without one.
     at_port: u16,
     bytes: Vec<u8>,
@@ -88,11 +97,14 @@ enum Happening {
     Thaw { node: NodeNumber },
 }
 
+/// What is due when: an entry of the heap, which moves them around a lot.
+#[derive(Clone, Copy)]
 struct Scheduled {
     at: Instant,
     /// Order of arising.
     key: u64,
-    happening: Happening,
+    /// Place in [`Simulator::happenings`].
+    place: u32,
 }
 
 impl Ord for Scheduled {
@@ -127,7 +139,7 @@ struct SimNode {
     /// It does nothing until then; what arrived meanwhile waits in the socket, at most
     /// [`BACKLOG_MAX`] datagrams.
     frozen_until: Instant,
-    backlog: VecDeque<(Instant, Arriving)>,
+    backlog: VecDeque<Arriving>,
     incarnation: u64,
     /// What the shell keeps across restarts.
     timestamp_floor: u64,
@@ -151,6 +163,8 @@ pub struct Simulator {
     /// The underlay; change it at will between steps.
     pub network: Network,
     queue: BinaryHeap<Scheduled>,
+    happenings: Vec<Option<Happening>>,
+    free_places: Vec<u32>,
     next: u64,
     deliveries: Vec<Delivery>,
     tap: Option<Vec<Tapped>>,
@@ -161,11 +175,17 @@ pub struct Simulator {
     most_turns: u32,
     /// Datagrams that reached a node.
     carried: u64,
+    /// Turns of all nodes.
+    turn_count: u64,
     rng: Rng,
     rx: RxBatch,
     out: Output,
-    /// Kept for its capacity.
+    /// Datagrams that the turn sent, with those that left before its end.
+    sent: Tally,
+    /// Kept for their capacity.
     leaving: Vec<(Target, Vec<u8>)>,
+    arrived: Vec<Arriving>,
+    spare: Vec<Vec<u8>>,
 }
 
 impl Simulator {
@@ -196,6 +216,8 @@ impl Simulator {
             outsides: BTreeMap::new(),
             network: Network::new(default, rng.fork()),
             queue: BinaryHeap::new(),
+            happenings: Vec::new(),
+            free_places: Vec::new(),
             next: 0,
             deliveries: Vec::new(),
             tap: None,
@@ -204,10 +226,14 @@ impl Simulator {
             turns: (0, Instant::ZERO, 0),
             most_turns: 0,
             carried: 0,
+            turn_count: 0,
             rng,
-            rx: RxBatch::new(1),
+            rx: RxBatch::new(RX_SLOTS),
             out: Output::new(TX_GROUPS),
+            sent: Tally::default(),
             leaving: Vec::new(),
+            arrived: Vec::new(),
+            spare: Vec::new(),
         };
         for (number, config) in configs.into_iter().enumerate() {
             for (index, uplink) in config.uplinks.iter().enumerate() {
@@ -323,7 +349,11 @@ impl Simulator {
         source: SocketAddr,
         bytes: &[u8],
     ) {
-        let arriving = Arriving { uplink, source, at_port: 0, bytes: bytes.to_vec() };
+        if bytes.is_empty() {
+            return;
+        }
+        let bytes = bytes.to_vec();
+        let arriving = Arriving { uplink, source, at: self.now, at_port: 0, bytes };
         self.schedule(self.now, Happening::Datagram { node: number, arriving });
     }
 
@@ -337,9 +367,31 @@ impl Simulator {
         while self.queue.peek().is_some_and(|next| next.at <= end) {
             let Some(next) = self.queue.pop() else { break };
             self.now = self.now.max(next.at);
-            self.carry_out(next.happening);
+            if let Some(happening) = self.take(next.place) {
+                self.carry_out(happening);
+            }
         }
         self.now = self.now.max(end);
+    }
+
+    fn take(&mut self, place: u32) -> Option<Happening> {
+        self.free_places.push(place);
+        self.happenings[place as usize].take()
+    }
+
+    /// The next event, if it is a datagram that comes to `number` at this very instant.
+    fn next_with_it(&mut self, number: NodeNumber) -> Option<Arriving> {
+        let next = self.queue.peek().filter(|next| next.at <= self.now)?;
+        let place = next.place;
+        match &self.happenings[place as usize] {
+            Some(Happening::Datagram { node, .. }) if *node == number => {}
+            _ => return None,
+        }
+        self.queue.pop();
+        match self.take(place) {
+            Some(Happening::Datagram { arriving, .. }) => Some(arriving),
+            _ => None,
+        }
     }
 
     /// What the nodes delivered since the last call, in order.
@@ -372,6 +424,11 @@ impl Simulator {
         self.carried
     }
 
+    /// How many turns the nodes had.
+    pub const fn turns(&self) -> u64 {
+        self.turn_count
+    }
+
     /// How often at most a node's timer ran at one instant: a deadline that stays in the past would
     /// keep a real gateway busy.
     pub const fn most_turns_at_once(&self) -> u32 {
@@ -393,6 +450,16 @@ impl Simulator {
     fn schedule(&mut self, at: Instant, happening: Happening) {
         let key = self.next;
         self.next += 1;
-        self.queue.push(Scheduled { at, key, happening });
+        let place = match self.free_places.pop() {
+            Some(place) => {
+                self.happenings[place as usize] = Some(happening);
+                place
+            }
+            None => {
+                self.happenings.push(Some(happening));
+                (self.happenings.len() - 1) as u32
+            }
+        };
+        self.queue.push(Scheduled { at, key, place });
     }
 }

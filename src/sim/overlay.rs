@@ -1,8 +1,8 @@
 //! Ready-made configurations: a full mesh of sites that look alike.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::flow::{Classes, FlowLimits};
 use crate::nat::{NatConfig, NatLimits};
@@ -17,13 +17,15 @@ pub struct Mesh {
     pub sites: u8,
     /// Uplinks of each site, at most 4.
     pub uplinks: u8,
-    /// Every site offers its exit, and prefers the first other site's.
+    /// Every site offers its exit, and uses the one among the others' that measures best.
     pub exits: bool,
+    /// Sites, hosts and exits have IPv6 addresses as well.
+    pub ipv6: bool,
 }
 
 impl Default for Mesh {
     fn default() -> Self {
-        Self { sites: 4, uplinks: 1, exits: false }
+        Self { sites: 4, uplinks: 1, exits: false, ipv6: false }
     }
 }
 
@@ -47,6 +49,11 @@ impl Mesh {
         Ipv4Addr::new(10, site + 1, 0, host)
     }
 
+    /// The same host's address of the other family.
+    pub fn host6(site: u8, host: u8) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd00, u16::from(site) + 1, 0, 0, 0, 0, 0, host.into())
+    }
+
     /// The configurations of all sites, in order.
     pub fn configs(self) -> Vec<NodeConfig> {
         (0..self.sites).map(|site| self.config(site)).collect()
@@ -63,18 +70,18 @@ impl Mesh {
             private_key: zeroize::Zeroizing::new(private_key(site)),
             preshared_key: None,
             suites: Suites::default(),
-            addresses: vec![Self::overlay(site).into()],
+            addresses: self.addresses(site),
             mtu: 1392,
-            lan_networks: vec![network(site)],
+            lan_networks: self.networks(site),
             uplinks: uplinks.collect(),
             egress: self.exits.then(|| EgressConfig {
                 nat: NatConfig {
                     limits: NatLimits::of_mappings(1_024, 256),
-                    ..NatConfig::new(vec![Self::outside(site).into()], 40_000..=59_999)
+                    ..NatConfig::new(self.outsides(site), 40_000..=59_999)
                 },
                 pcp: false,
                 allowed: None,
-                denied: vec![network(site)],
+                denied: self.networks(site),
                 permitted: Vec::new(),
             }),
             relay: RelayConfig::default(),
@@ -92,9 +99,26 @@ impl Mesh {
         }
     }
 
-    /// The outside address of a site's exit.
-    fn outside(site: u8) -> IpAddr {
-        Ipv4Addr::new(100, 64, site + 1, 1).into()
+    fn addresses(self, site: u8) -> Vec<IpAddr> {
+        let six = Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, u16::from(site) + 1);
+        let both = [Self::overlay(site).into(), six.into()];
+        both[..self.families()].to_vec()
+    }
+
+    fn networks(self, site: u8) -> Vec<IpNet> {
+        let six = Ipv6Net::new_assert(Self::host6(site, 0), 32);
+        [network(site), six.into()][..self.families()].to_vec()
+    }
+
+    /// The outside addresses of a site's exit.
+    fn outsides(self, site: u8) -> Vec<IpNet> {
+        let four = IpAddr::V4(Ipv4Addr::new(100, 64, site + 1, 1));
+        let six = IpAddr::V6(Ipv6Addr::new(0xfd64, 0, 0, 0, 0, 0, 0, u16::from(site) + 1));
+        [four.into(), six.into()][..self.families()].to_vec()
+    }
+
+    fn families(self) -> usize {
+        1 + usize::from(self.ipv6)
     }
 
     fn peer(self, site: u8) -> PeerConfig {
@@ -104,8 +128,8 @@ impl Mesh {
             name: format!("site{site}"),
             public_key: Identity::from_private(private_key(site)).public(),
             endpoints: endpoints.collect(),
-            addresses: vec![Self::overlay(site).into()],
-            networks: vec![network(site)],
+            addresses: self.addresses(site),
+            networks: self.networks(site),
             relay: true,
             egress: self.exits,
         }

@@ -1,18 +1,23 @@
 //! One turn of a node: what comes in, what comes out of it, and where that goes.
 
-use super::{Arriving, BACKLOG_MAX, Delivery, Happening, NodeNumber, Simulator, Tapped};
-use crate::batch::Target;
+use super::{
+    Arriving, BACKLOG_MAX, Delivery, Frame, Happening, NodeNumber, RX_SLOTS, Simulator, Tapped,
+};
+use crate::batch::{BUFFER_LEN, RxBatch, RxSlot, Target};
 use crate::node::{Node, TunVerdict};
-use crate::packet::{Headers, Vnet, checksum};
+use crate::packet::{Gso, Headers, Segmenter, Vnet, checksum};
 use crate::time::Instant;
+
+/// Longest IP packet.
+const PACKET_MAX: usize = 65_535;
 
 /// What a turn began with; the audit wants to know.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Input<'a> {
-    /// A frame from the TUN.
-    Frame,
-    /// A datagram.
-    Datagram(&'a [u8]),
+    /// Frames from the TUN.
+    Frames,
+    /// Datagrams.
+    Datagrams(&'a [Arriving]),
     /// A deadline.
     Timer,
 }
@@ -20,19 +25,31 @@ pub(super) enum Input<'a> {
 impl Simulator {
     /// A host behind `number` sends a frame with an offload header.
     pub fn send_frame(&mut self, number: NodeNumber, packet: &[u8], vnet: Vnet) {
-        let mut frame = packet.to_vec();
+        self.send_frames(number, vec![(packet.to_vec(), vnet)]);
+    }
+
+    /// Hosts behind `number` send frames that the gateway reads in one turn.
+    pub fn send_frames(&mut self, number: NodeNumber, frames: Vec<Frame>) {
         let now = self.local(number);
+        let before = self.deliveries.len();
         let Some(node) = self.nodes[number].node.as_mut() else { return };
         if let Some(audit) = &mut self.audit {
             audit.begin(node.counters());
         }
-        let verdict = node.handle_tun_frame(now, &mut frame, vnet, &mut self.out);
-        debug_assert_ne!(verdict, TunVerdict::Flush, "one frame fits into an empty batch");
-        let before = self.deliveries.len();
-        if let TunVerdict::WriteBack(_) = verdict {
-            self.deliveries.push(Delivery { at: self.now, node: number, packet: frame });
+        for (mut frame, vnet) in frames {
+            self.make_room(number);
+            let Some(node) = self.nodes[number].node.as_mut() else { return };
+            let mut verdict = node.handle_tun_frame(now, &mut frame, vnet, &mut self.out);
+            while verdict == TunVerdict::Flush {
+                self.flush(number);
+                let Some(node) = self.nodes[number].node.as_mut() else { return };
+                verdict = node.resume_tun_frame(now, &mut frame, &mut self.out);
+            }
+            if let TunVerdict::WriteBack(vnet) = verdict {
+                self.deliver(number, frame, &vnet);
+            }
         }
-        self.end_turn(number, before, Input::Frame);
+        self.end_turn(number, before, Input::Frames);
     }
 
     pub(super) fn carry_out(&mut self, happening: Happening) {
@@ -43,8 +60,20 @@ impl Simulator {
         }
     }
 
-    /// A datagram is at the socket.
-    fn arrive(&mut self, number: NodeNumber, arriving: Arriving) {
+    /// A datagram is at the socket, and those that come at the same instant.
+    fn arrive(&mut self, number: NodeNumber, first: Arriving) {
+        let mut arrived = std::mem::take(&mut self.arrived);
+        let mut next = Some(first);
+        while let Some(arriving) = next {
+            self.admit(number, arriving, &mut arrived);
+            next = self.next_with_it(number);
+        }
+        self.receive(number, &mut arrived);
+        self.arrived = arrived;
+    }
+
+    /// Whether the node reads a datagram now, or later, or never.
+    fn admit(&mut self, number: NodeNumber, arriving: Arriving, arrived: &mut Vec<Arriving>) {
         let slot = &mut self.nodes[number];
         if slot.node.is_none() {
             return;
@@ -56,42 +85,38 @@ impl Simulator {
             return;
         }
         if slot.frozen_until <= self.now {
-            return self.receive(number, self.now, &arriving);
-        }
-        if slot.backlog.len() < BACKLOG_MAX {
-            slot.backlog.push_back((self.now, arriving));
+            arrived.push(arriving);
+        } else if slot.backlog.len() < BACKLOG_MAX {
+            slot.backlog.push_back(arriving);
         }
     }
 
-    /// The node reads a datagram that arrived then.
-    fn receive(&mut self, number: NodeNumber, arrived: Instant, arriving: &Arriving) {
-        let slot = &mut self.nodes[number];
-        let Some(node) = slot.node.as_mut() else { return };
-        self.carried += 1;
-        let (now, bytes) = (slot.clock.local(self.now), &arriving.bytes);
-        let place = &mut self.rx.slots[0];
-        place.buffer[..bytes.len()].copy_from_slice(bytes);
-        place.len = bytes.len();
-        place.stride = bytes.len();
-        place.uplink = arriving.uplink;
-        place.source = arriving.source;
-        place.tos = 0;
-        place.received_at = Some(slot.clock.local(arrived));
-        self.rx.filled = 1;
-        if let Some(audit) = &mut self.audit {
-            audit.begin(node.counters());
+    /// The node reads datagrams, in as many turns as it takes.
+    fn receive(&mut self, number: NodeNumber, arrived: &mut Vec<Arriving>) {
+        let mut done = 0;
+        while done < arrived.len() {
+            let slot = &mut self.nodes[number];
+            let Some(node) = slot.node.as_mut() else { break };
+            let clock = slot.clock;
+            let taken = fill(&mut self.rx, &arrived[done..], |at| clock.local(at));
+            self.carried += taken as u64;
+            if let Some(audit) = &mut self.audit {
+                audit.begin(node.counters());
+            }
+            node.handle_datagrams(clock.local(self.now), &mut self.rx, &mut self.out);
+            let input = Input::Datagrams(&arrived[done..done + taken]);
+            self.end_turn(number, self.deliveries.len(), input);
+            done += taken;
         }
-        node.handle_datagrams(now, &mut self.rx, &mut self.out);
-        self.end_turn(number, self.deliveries.len(), Input::Datagram(bytes));
+        self.spare.extend(arrived.drain(..).map(|arriving| arriving.bytes));
     }
 
     fn thaw(&mut self, number: NodeNumber) {
         if self.nodes[number].frozen_until > self.now {
             return;
         }
-        while let Some((arrived, arriving)) = self.nodes[number].backlog.pop_front() {
-            self.receive(number, arrived, &arriving);
-        }
+        let mut waiting: Vec<_> = self.nodes[number].backlog.drain(..).collect();
+        self.receive(number, &mut waiting);
         self.arm(number);
     }
 
@@ -121,6 +146,8 @@ impl Simulator {
 
     fn end_turn(&mut self, number: NodeNumber, deliveries_before: usize, input: Input<'_>) {
         let now = self.local(number);
+        self.turn_count += 1;
+        self.make_room(number);
         if let Some(node) = self.nodes[number].node.as_mut() {
             node.end_turn(now, &mut self.rx, &mut self.out);
             while let Some(event) = node.poll_event() {
@@ -131,44 +158,83 @@ impl Simulator {
         }
         self.rx.filled = 0;
         self.collect(number);
+        let sent = std::mem::take(&mut self.sent);
         if let (Some(audit), Some(node)) = (&mut self.audit, &self.nodes[number].node) {
             let delivered = &self.deliveries[deliveries_before..];
-            audit.end(self.now, number, input, node.counters(), &self.out, delivered);
+            audit.end(self.now, number, input, node.counters(), sent, delivered);
         }
         self.out.clear();
         self.arm(number);
     }
 
-    /// Carries out what a node's turn brought forth.
-    fn collect(&mut self, number: NodeNumber) {
+    /// Sends what waits when there may not be room for more.
+    fn make_room(&mut self, number: NodeNumber) {
+        if !self.out.tx.has_room(Node::TX_HEADROOM) {
+            self.flush(number);
+        }
+    }
+
+    /// Sends what waits in the send batch.
+    fn flush(&mut self, number: NodeNumber) {
         let mut datagrams = std::mem::take(&mut self.leaving);
         for transmit in self.out.tx.transmits() {
+            self.sent.add(transmit.segments as u64, transmit.bytes().len() as u64);
             for bytes in transmit.bytes().chunks(transmit.stride) {
-                datagrams.push((transmit.target, bytes.to_vec()));
+                datagrams.push((transmit.target, copy(&mut self.spare, bytes)));
             }
         }
+        self.out.tx.clear();
+        for (target, bytes) in datagrams.drain(..) {
+            self.transmit(number, target, bytes);
+        }
+        self.leaving = datagrams;
+    }
+
+    /// Carries out what a node's turn brought forth.
+    fn collect(&mut self, number: NodeNumber) {
+        self.flush(number);
+        let mut datagrams = std::mem::take(&mut self.leaving);
         for forward in &self.out.forwards {
             let range = forward.range.start as usize..forward.range.end as usize;
             let buffer = &self.rx.slots[forward.slot as usize].buffer[range];
             for bytes in buffer.chunks(forward.stride as usize) {
-                datagrams.push((forward.target, bytes.to_vec()));
+                self.sent.add(1, bytes.len() as u64);
+                datagrams.push((forward.target, copy(&mut self.spare, bytes)));
             }
         }
-        for write in &self.out.tun_writes {
+        for index in 0..self.out.tun_writes.len() {
+            let write = &self.out.tun_writes[index];
             let mut packet = Vec::new();
             for part in &self.out.parts[write.parts.clone()] {
                 packet.extend_from_slice(self.out.part(&self.rx, *part));
             }
-            // The kernel does it when the packet leaves.
-            if let Ok(headers) = Headers::parse(&packet) {
-                let _ = checksum::complete_partial(&mut packet, &headers, &write.vnet);
-            }
-            self.deliveries.push(Delivery { at: self.now, node: number, packet });
+            let vnet = write.vnet;
+            self.deliver(number, packet, &vnet);
         }
         for (target, bytes) in datagrams.drain(..) {
             self.transmit(number, target, bytes);
         }
         self.leaving = datagrams;
+    }
+
+    /// A frame comes out of the TUN; the kernel cuts it and completes its checksums.
+    fn deliver(&mut self, node: NodeNumber, mut frame: Vec<u8>, vnet: &Vnet) {
+        let at = self.now;
+        let Ok(headers) = Headers::parse(&frame) else {
+            return self.deliveries.push(Delivery { at, node, packet: frame });
+        };
+        if vnet.gso == Gso::None {
+            let _ = checksum::complete_partial(&mut frame, &headers, vnet);
+            return self.deliveries.push(Delivery { at, node, packet: frame });
+        }
+        let Ok(segmenter) = Segmenter::new(&frame, &headers, *vnet, PACKET_MAX) else {
+            return self.deliveries.push(Delivery { at, node, packet: frame });
+        };
+        for index in 0..segmenter.count() {
+            let mut packet = vec![0; segmenter.segment_len(index)];
+            segmenter.write(index, &mut packet);
+            self.deliveries.push(Delivery { at, node, packet });
+        }
     }
 
     /// A datagram leaves a node: through its middlebox, over the network, to whoever owns the
@@ -199,12 +265,17 @@ impl Simulator {
             bytes[(bit / 8) as usize] ^= 1 << (bit % 8);
         }
         if let Some(delay) = fate.again {
-            let arriving = Arriving { uplink, source, at_port, bytes: bytes.clone() };
-            self.schedule(self.now + delay, Happening::Datagram { node, arriving });
+            let at = self.now + delay;
+            let arriving = Arriving { uplink, source, at, at_port, bytes: bytes.clone() };
+            self.schedule(at, Happening::Datagram { node, arriving });
         }
-        if let Some(delay) = fate.delay {
-            let arriving = Arriving { uplink, source, at_port, bytes };
-            self.schedule(self.now + delay, Happening::Datagram { node, arriving });
+        match fate.delay {
+            Some(delay) => {
+                let at = self.now + delay;
+                let arriving = Arriving { uplink, source, at, at_port, bytes };
+                self.schedule(at, Happening::Datagram { node, arriving });
+            }
+            None => self.spare.push(bytes),
         }
     }
 
@@ -228,4 +299,47 @@ impl Simulator {
             self.schedule(due, Happening::Timer { node: number });
         }
     }
+}
+
+/// Puts datagrams into receive buffers as the kernel does: those in a row from one sender that are
+/// equally long share one. Returns how many found room.
+fn fill(rx: &mut RxBatch, arrived: &[Arriving], local: impl Fn(Instant) -> Instant) -> usize {
+    rx.filled = 0;
+    for (index, arriving) in arrived.iter().enumerate() {
+        let len = arriving.bytes.len();
+        let joins = index > 0
+            && takes(&rx.slots[rx.filled - 1], arriving)
+            && rx.slots[rx.filled - 1].received_at == Some(local(arriving.at));
+        if !joins {
+            if rx.filled == RX_SLOTS {
+                return index;
+            }
+            let slot = &mut rx.slots[rx.filled];
+            (slot.len, slot.stride) = (0, len);
+            (slot.uplink, slot.source, slot.tos) = (arriving.uplink, arriving.source, 0);
+            slot.received_at = Some(local(arriving.at));
+            rx.filled += 1;
+        }
+        let slot = &mut rx.slots[rx.filled - 1];
+        slot.buffer[slot.len..slot.len + len].copy_from_slice(&arriving.bytes);
+        slot.len += len;
+    }
+    arrived.len()
+}
+
+/// True when a datagram may stand behind those in the buffer.
+fn takes(slot: &RxSlot, arriving: &Arriving) -> bool {
+    let len = arriving.bytes.len();
+    slot.len.is_multiple_of(slot.stride)
+        && len <= slot.stride
+        && slot.len + len <= BUFFER_LEN
+        && (slot.uplink, slot.source) == (arriving.uplink, arriving.source)
+}
+
+/// A copy in a buffer that was used before, if there is one.
+fn copy(spare: &mut Vec<Vec<u8>>, bytes: &[u8]) -> Vec<u8> {
+    let mut copy = spare.pop().unwrap_or_default();
+    copy.clear();
+    copy.extend_from_slice(bytes);
+    copy
 }

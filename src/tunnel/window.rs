@@ -260,6 +260,20 @@ mod tests {
     }
 
     #[test]
+    fn what_shares_its_place_with_newer_counters_is_too_old() {
+        let bits = BITS_MIN as u64;
+        let mut window = Window::new(at(0));
+        for counter in [0, 70, bits + 69] {
+            window.commit(at(0), counter);
+        }
+        // Seen, and unseen, a whole window before the newest word; then the oldest that counts.
+        for counter in [0, 1, 63, 64, 69, 70, 127] {
+            assert_eq!(window.check(counter), Err(DropReason::Replay), "{counter}");
+        }
+        assert_eq!(window.check(128), Ok(()));
+    }
+
+    #[test]
     fn slow_traffic_keeps_a_window_small() {
         let mut window = Window::new(at(0));
         for counter in 0..5_000 {

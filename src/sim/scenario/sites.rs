@@ -1,6 +1,6 @@
 //! The nodes of a scenario: as many as it wants, all alike.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net};
 
@@ -17,7 +17,7 @@ pub(super) fn underlay(site: usize) -> IpAddr {
 
 /// A host behind a node.
 pub(super) fn host(site: usize) -> Endpoint {
-    (Ipv4Addr::new(10, 128 + (site >> 8) as u8, site as u8, 5), 4_000)
+    (IpAddr::from([10, 128 + (site >> 8) as u8, site as u8, 5]), 4_000)
 }
 
 /// The configurations of all nodes: a full mesh.
@@ -34,8 +34,7 @@ fn key(site: usize) -> [u8; 32] {
 }
 
 fn network(site: usize) -> IpNet {
-    let [a, b, c, _] = host(site).0.octets();
-    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, 0), 24))
+    IpNet::V4(Ipv4Net::new_assert([10, 128 + (site >> 8) as u8, site as u8, 0].into(), 24))
 }
 
 fn address(site: usize) -> IpAddr {

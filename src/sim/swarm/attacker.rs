@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::world::World;
 use crate::id::UplinkIndex;
-use crate::sim::{Mesh, Tapped};
+use crate::sim::Tapped;
 
 /// Datagrams that the attacker keeps.
 const LETTERS_MAX: usize = 300;
@@ -59,7 +59,7 @@ impl World<'_> {
         }
         let destination = (0..self.plan.sites).find_map(|site| {
             let uplink = (0..self.plan.uplinks)
-                .find(|&i| Mesh::underlay(site, i) == letter.destination.ip());
+                .find(|&i| self.plan.underlay(site, i) == letter.destination.ip());
             uplink.map(|uplink| (usize::from(site), UplinkIndex(uplink)))
         });
         let Some((node, uplink)) = destination else { return };

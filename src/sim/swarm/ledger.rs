@@ -2,15 +2,18 @@
 //! changed, or twice.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use crate::sim::host::{self, Endpoint, Letter};
 use crate::sim::{Delivery, NodeNumber};
 use crate::time::Instant;
 
-/// A server in the Internet.
-pub(super) const SERVER: Endpoint = (Ipv4Addr::new(8, 8, 8, 8), 53);
+/// A server in the Internet, by either family.
+const SERVERS: [Endpoint; 2] = [
+    (IpAddr::V4(Ipv4Addr::new(8, 8, 8, 8)), 53),
+    (IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0x53, 0, 0, 0, 0, 0x53)), 53),
+];
 /// An idle UDP mapping lives for five minutes by its node's clock.
 const MAPPING_LIFE: Duration = Duration::from_secs(299);
 
@@ -26,11 +29,12 @@ enum To {
 
 #[derive(Clone, Copy, Debug)]
 struct Sent {
-    at: Instant,
     from: Endpoint,
     to_endpoint: Endpoint,
     to: To,
     arrived: Option<Instant>,
+    /// What answers it.
+    answer: Option<u64>,
 }
 
 /// What was sent, by id, and the NATs' promises.
@@ -51,46 +55,30 @@ impl Ledger {
         self.arrived
     }
 
-    /// A packet from a host to a host of another site.
-    pub(super) fn for_host(
-        &mut self,
-        now: Instant,
-        from: Endpoint,
-        to: Endpoint,
-        site: NodeNumber,
-        len: usize,
-    ) -> (u64, Vec<u8>) {
-        self.enter(now, from, to, To::Host(site), len)
+    /// A packet from a host to a host of another site: its number.
+    pub(super) fn for_host(&mut self, from: Endpoint, to: Endpoint, site: NodeNumber) -> u64 {
+        self.enter(from, to, To::Host(site))
     }
 
-    /// A packet from a host of `site` to the server.
-    pub(super) fn for_internet(
-        &mut self,
-        now: Instant,
-        from: Endpoint,
-        site: NodeNumber,
-        len: usize,
-    ) -> Vec<u8> {
-        self.enter(now, from, SERVER, To::Internet(site), len).1
+    /// A packet from a host of `site` to the server: its number.
+    pub(super) fn for_internet(&mut self, from: Endpoint, site: NodeNumber) -> u64 {
+        self.enter(from, server(from), To::Internet(site))
     }
 
-    fn enter(
-        &mut self,
-        at: Instant,
-        from: Endpoint,
-        to_endpoint: Endpoint,
-        to: To,
-        len: usize,
-    ) -> (u64, Vec<u8>) {
+    fn enter(&mut self, from: Endpoint, to_endpoint: Endpoint, to: To) -> u64 {
         let id = self.sent.len() as u64;
-        self.sent.push(Sent { at, from, to_endpoint, to, arrived: None });
-        (id, host::packet(from, to_endpoint, id, len))
+        self.sent.push(Sent { from, to_endpoint, to, arrived: None, answer: None });
+        id
     }
 
-    /// How long a packet took, if it arrived.
-    pub(super) fn took(&self, id: u64) -> Option<Duration> {
-        let sent = self.sent.get(id as usize)?;
-        sent.arrived.map(|arrived| arrived - sent.at)
+    /// True when a packet arrived, and what answers it too.
+    pub(super) fn is_done(&self, id: u64) -> bool {
+        let Some(sent) = self.sent.get(id as usize) else { return false };
+        let answered = |id: u64| self.sent.get(id as usize).is_some_and(|s| s.arrived.is_some());
+        match sent.to {
+            To::Internet(_) => sent.answer.is_some_and(answered),
+            To::Host(_) | To::Back { .. } => sent.arrived.is_some(),
+        }
     }
 
     /// A gateway lost its memory.
@@ -121,7 +109,10 @@ impl Ledger {
         let (node, right) = match sent.to {
             To::Host(site) => (site, letter.from == sent.from && letter.to == sent.to_endpoint),
             To::Back { site, host } => (site, letter.from == sent.from && letter.to == host),
-            To::Internet(_) => (delivery.node, letter.to == SERVER && letter.from != sent.from),
+            To::Internet(_) => {
+                let right = letter.to == server(sent.from) && letter.from != sent.from;
+                (delivery.node, right)
+            }
         };
         if node != delivery.node || !right {
             return Err(told(&format!("went astray: {letter:?}, sent as {sent:?}")));
@@ -130,9 +121,11 @@ impl Ledger {
             To::Internet(site) => {
                 self.outside(delivery, &letter, (site, sent.from)).map_err(|e| told(&e))?;
                 let to = To::Back { site, host: sent.from };
-                let len = delivery.packet.len();
-                let (_, answer) = self.enter(delivery.at, SERVER, letter.from, to, len);
-                Ok(Some((delivery.node, answer)))
+                let server = server(sent.from);
+                let answer = self.enter(server, letter.from, to);
+                self.sent[letter.id as usize].answer = Some(answer);
+                let packet = host::packet(server, letter.from, answer, delivery.packet.len());
+                Ok(Some((delivery.node, packet)))
             }
             To::Host(_) | To::Back { .. } => Ok(None),
         }
@@ -156,15 +149,20 @@ impl Ledger {
     }
 }
 
+/// The server's end for a host's family.
+pub(super) const fn server(host: Endpoint) -> Endpoint {
+    SERVERS[host.0.is_ipv6() as usize]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const NOW: Instant = Instant::from_micros(1_000_000);
     const HOSTS: [Endpoint; 3] = [
-        (Ipv4Addr::new(10, 1, 0, 1), 1),
-        (Ipv4Addr::new(10, 2, 0, 1), 2),
-        (Ipv4Addr::new(10, 3, 0, 1), 2),
+        (IpAddr::V4(Ipv4Addr::new(10, 1, 0, 1)), 1),
+        (IpAddr::V4(Ipv4Addr::new(10, 2, 0, 1)), 2),
+        (IpAddr::V4(Ipv4Addr::new(10, 3, 0, 1)), 2),
     ];
 
     fn at(node: NodeNumber, packet: &[u8]) -> Delivery {
@@ -174,11 +172,14 @@ mod tests {
     #[test]
     fn astray_doubled_and_changed_packets_are_seen() {
         let mut ledger = Ledger::default();
-        let (id, mut packet) = ledger.for_host(NOW, HOSTS[0], HOSTS[1], 1, 100);
+        let mut written = || {
+            let id = ledger.for_host(HOSTS[0], HOSTS[1], 1);
+            host::packet(HOSTS[0], HOSTS[1], id, 100)
+        };
+        let (mut packet, other) = (written(), written());
         assert_eq!(ledger.delivered(&at(1, &packet)), Ok(None));
-        assert_eq!(ledger.took(id), Some(Duration::ZERO));
+        assert!(ledger.is_done(0) && !ledger.is_done(1));
         assert!(ledger.delivered(&at(1, &packet)).unwrap_err().contains("twice"));
-        let (_, other) = ledger.for_host(NOW, HOSTS[0], HOSTS[1], 1, 100);
         assert!(ledger.delivered(&at(2, &other)).unwrap_err().contains("astray"));
         packet[99] ^= 1;
         assert!(ledger.delivered(&at(1, &packet)).unwrap_err().contains("checksum"));
@@ -187,14 +188,19 @@ mod tests {
     }
 
     #[test]
-    fn a_shared_outside_endpoint_is_seen() {
+    fn a_shared_outside_endpoint_is_seen_and_an_answer_is_waited_for() {
         let mut ledger = Ledger::default();
-        let outside = (Ipv4Addr::new(100, 64, 3, 1), 40_000);
-        ledger.for_internet(NOW, HOSTS[0], 0, 100);
-        ledger.for_internet(NOW, HOSTS[1], 1, 100);
-        let out = |id| host::packet(outside, SERVER, id, 100);
-        let answer = ledger.delivered(&at(2, &out(0))).unwrap().unwrap();
-        assert_eq!(answer.0, 2);
+        let outside = (IpAddr::from([100, 64, 3, 1]), 40_000);
+        ledger.for_internet(HOSTS[0], 0);
+        ledger.for_internet(HOSTS[1], 1);
+        let out = |id| host::packet(outside, server(outside), id, 100);
+        let (exit, answer) = ledger.delivered(&at(2, &out(0))).unwrap().unwrap();
+        assert_eq!(exit, 2);
+        assert!(!ledger.is_done(0));
+        let id = host::open(&answer).unwrap().unwrap().id;
+        let back = host::packet(server(outside), HOSTS[0], id, 100);
+        assert_eq!(ledger.delivered(&at(0, &back)), Ok(None));
+        assert!(ledger.is_done(0));
         assert!(ledger.delivered(&at(2, &out(1))).unwrap_err().contains("shares"));
     }
 }

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::world::{World, pairs_of};
 use super::{BOUND, Violation};
-use crate::sim::Mesh;
 use crate::time::Instant;
 
 /// After [`BOUND`] every packet must arrive for so long.
@@ -41,7 +40,7 @@ impl World<'_> {
             for b in (0..sites).filter(|&b| b != a) {
                 let up = !cut.contains(&(a, b));
                 for (i, j) in pairs_of(self.plan.uplinks) {
-                    let (from, to) = (Mesh::underlay(a, i), Mesh::underlay(b, j));
+                    let (from, to) = (self.plan.underlay(a, i), self.plan.underlay(b, j));
                     self.simulator.network.set(from, to, |link| {
                         (link.up, link.loss, link.corrupt) = (up, 0.0, 0.0);
                     });
@@ -88,48 +87,61 @@ impl World<'_> {
         pairs
     }
 
-    /// Every pair that has a way is connected within [`BOUND`], and stays so.
-    pub(super) fn demand_liveness(&mut self, since: Instant) -> Result<Duration, Violation> {
+    /// What must work: packets between the pairs that have a way, and of every site that has one to
+    /// somebody, packets to the Internet and back.
+    fn demands(&self) -> Vec<Demand> {
         let pairs = self.connected(&self.cut());
-        let mut last_id = vec![Vec::new(); pairs.len()];
-        let mut first = vec![None; pairs.len()];
-        let end = since + BOUND + CALM + TRANSIT_MAX;
+        let mut demands: Vec<_> = pairs.iter().map(|&(a, b)| Demand::new(a, Some(b))).collect();
+        if self.plan.exits && self.plan.roomy() {
+            let connected = |site: &u8| pairs.iter().any(|pair| pair.0 == *site);
+            demands.extend(self.core().into_iter().filter(connected).map(|a| Demand::new(a, None)));
+        }
+        demands
+    }
+
+    /// Everything that must work does within [`BOUND`], and goes on to.
+    pub(super) fn demand_liveness(&mut self, since: Instant) -> Result<Duration, Violation> {
+        let mut demands = self.demands();
+        let end = since + BOUND + CALM + 2 * TRANSIT_MAX;
         let mut turn = 0_usize;
         while self.simulator.now() < end {
             let now = self.simulator.now();
             let demanding = now >= since + BOUND && now < since + BOUND + CALM;
-            // Each pair four times a second.
-            for (index, &(a, b)) in pairs.iter().enumerate() {
+            // Each four times a second.
+            for (index, demand) in demands.iter_mut().enumerate() {
                 if (turn + index).is_multiple_of(5) && now < since + BOUND + CALM {
-                    let id = self.write_to(a, b, 100);
-                    last_id[index].push((id, now, demanding));
+                    let id = match demand.to {
+                        Some(to) => self.write_to(demand.from, to),
+                        None => self.write_to_server(demand.from),
+                    };
+                    demand.waiting.push((id, now, demanding));
                 }
             }
             turn += 1;
             self.slice()?;
             let now = self.simulator.now();
-            for (index, &(a, b)) in pairs.iter().enumerate() {
-                for &(id, at, demanded) in &last_id[index] {
-                    let arrived = self.ledger.took(id).is_some();
-                    if arrived && first[index].is_none() {
-                        first[index] = Some(at);
-                    }
-                    if demanded && !arrived && now - at > TRANSIT_MAX {
-                        let what = self.story(a, b, at);
+            for demand in &mut demands {
+                let patience = if demand.to.is_some() { TRANSIT_MAX } else { 2 * TRANSIT_MAX };
+                for &(id, at, demanded) in &demand.waiting {
+                    if self.ledger.is_done(id) {
+                        demand.first.get_or_insert(at);
+                    } else if demanded && now - at > patience {
+                        let what = self.story(demand.from, demand.to, at);
                         return Err(Violation { at, what });
                     }
                 }
-                last_id[index].retain(|&(id, at, _)| {
-                    self.ledger.took(id).is_none() && now - at <= TRANSIT_MAX
-                });
+                demand
+                    .waiting
+                    .retain(|&(id, at, _)| !self.ledger.is_done(id) && now - at <= patience);
             }
         }
-        let slowest = first.into_iter().flatten().max();
+        let slowest = demands.into_iter().filter_map(|demand| demand.first).max();
         Ok(slowest.map_or(Duration::ZERO, |at| at - since))
     }
 
     /// What there is to know when a pair is not connected.
-    fn story(&mut self, a: u8, b: u8, at: Instant) -> String {
+    fn story(&mut self, a: u8, b: Option<u8>, at: Instant) -> String {
+        let b = b.map_or_else(|| "the Internet".to_owned(), |b| b.to_string());
         let mut text = format!("liveness: {a} -> {b} lost a packet sent at {at}");
         for (at, number, event) in self.simulator.take_events() {
             text += &format!("\n  {at} site{number}: {event}");
@@ -150,5 +162,22 @@ impl World<'_> {
             text += &format!("\n  drops of {number}: {drops:?}");
         }
         text
+    }
+}
+
+/// One thing that must work.
+struct Demand {
+    from: u8,
+    /// A site; none for the Internet.
+    to: Option<u8>,
+    /// Packets that have not arrived yet: number, when sent, and whether they must arrive.
+    waiting: Vec<(u64, Instant, bool)>,
+    /// When the first one was sent that arrived.
+    first: Option<Instant>,
+}
+
+impl Demand {
+    const fn new(from: u8, to: Option<u8>) -> Self {
+        Self { from, to, waiting: Vec::new(), first: None }
     }
 }

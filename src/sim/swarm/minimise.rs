@@ -71,6 +71,9 @@ fn candidates(plan: &Plan) -> Vec<Step> {
     simpler(|plan| plan.shared = false);
     simpler(|plan| plan.reroutes_after = None);
     simpler(|plan| plan.exits = false);
+    simpler(|plan| plan.ipv6 = false);
+    simpler(|plan| plan.bursts = 0.0);
+    simpler(|plan| plan.mappings_max = 1_024);
     simpler(|plan| plan.uplinks = 1);
     simpler(|plan| plan.core = 0xff);
     simpler(|plan| plan.flows_max = 4096);

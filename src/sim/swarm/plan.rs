@@ -1,10 +1,11 @@
 //! What a seed stands for: a world and what goes wrong in it.
 
 use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use crate::rng::Rng;
-use crate::sim::{BoxModel, Clock, Dependence};
+use crate::sim::{BoxModel, Clock, Dependence, Mesh};
 
 /// Sites of the largest world.
 pub const SITES_MAX: u8 = 7;
@@ -76,6 +77,8 @@ pub struct Plan {
     pub uplinks: u8,
     /// Every site is an exit, and uses the others'.
     pub exits: bool,
+    /// The underlay is one of IPv6, and hosts speak both.
+    pub ipv6: bool,
     /// The underlay is one of autonomous systems with shared links, not a mesh.
     pub shared: bool,
     /// Routing of that underlay finds ways round dead links after this time.
@@ -88,8 +91,12 @@ pub struct Plan {
     pub rates: Rates,
     /// Entries of the flow table.
     pub flows_max: u32,
-    /// Chance of a packet in each slice of time.
+    /// Mappings of each exit.
+    pub mappings_max: u32,
+    /// Chance of traffic in each slice of time.
     pub traffic: f64,
+    /// Chance that hosts then send several packets at once.
+    pub bursts: f64,
     /// Chance that the attacker acts in each slice of time.
     pub attacker: f64,
     /// How long the storm lasts.
@@ -137,7 +144,24 @@ impl Plan {
             mishaps: (0..count).map(|_| mishap(storm, sites, uplinks, rng)).collect(),
             core: if rng.chance(0.5) { 0xff } else { rng.below(256) as u8 },
             stay_cut: (0..rng.below(6)).map(|_| two(sites, rng)).collect(),
+            ipv6: rng.chance(0.3),
+            mappings_max: if rng.chance(0.3) { 64 } else { 1_024 },
+            bursts: rng.unit() * 0.4,
         }
+    }
+
+    /// The underlay address of an uplink of a site.
+    pub(super) fn underlay(&self, site: u8, uplink: u8) -> IpAddr {
+        if self.ipv6 {
+            let [site, uplink] = [site, uplink].map(|n| u16::from(n) + 1);
+            return Ipv6Addr::new(0x2001, 0xdb8, uplink, 0, 0, 0, 0, site).into();
+        }
+        Mesh::underlay(site, uplink)
+    }
+
+    /// True when no table of the world is made so small that it may refuse a host's packet.
+    pub(super) fn roomy(&self) -> bool {
+        self.flows_max >= 4_096 && self.mappings_max >= 1_024
     }
 }
 
@@ -205,10 +229,11 @@ impl fmt::Display for Mishap {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, sites, uplinks, exits, shared, rates, storm, .. } = self;
-        writeln!(f, "seed {seed}: {sites} sites, {uplinks} uplinks, exits {exits}")?;
+        let Self { seed, sites, uplinks, exits, ipv6, shared, rates, storm, .. } = self;
+        writeln!(f, "seed {seed}: {sites} sites, {uplinks} uplinks, exits {exits}, IPv6 {ipv6}")?;
         writeln!(f, "shared links {shared}, rerouted after {:?}", self.reroutes_after)?;
         writeln!(f, "{rates:?}, flows {}, attacker {:.2}", self.flows_max, self.attacker)?;
+        writeln!(f, "mappings {}, bursts {:.2}", self.mappings_max, self.bursts)?;
         for site in 0..usize::from(*sites) {
             let (clock, middlebox) = (self.clocks[site], self.boxes[site]);
             if clock != Clock::default() || middlebox.is_some() {

@@ -1,25 +1,24 @@
 //! A plan carried out.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::ledger::Ledger;
+use super::ledger::{Ledger, server};
 use super::plan::{Mishap, Plan, What};
 use super::site::{configs, listen};
 use super::{Outcome, Violation};
 use crate::id::UplinkIndex;
+use crate::packet::Vnet;
 use crate::rng::Rng;
-use crate::sim::host::{Endpoint, LEN_MIN};
-use crate::sim::{Burst, LinkModel, Mesh, Simulator, Tapped, TransitStub, Underlay};
+use crate::sim::host::{self, Endpoint, LEN_MIN};
+use crate::sim::{Audit, Burst, Frame, LinkModel, Mesh, Simulator, Tapped, TransitStub, Underlay};
 use crate::time::Instant;
 
 /// Things happen at multiples of this.
 const SLICE: Duration = Duration::from_millis(50);
 /// How often tables are looked at.
 const BOUNDS_INTERVAL: u32 = 100;
-/// Mappings of one exit in a small world.
-pub(super) const MAPPINGS_MAX: u32 = 64;
 const UPLINK: UplinkIndex = UplinkIndex(0);
 
 pub(super) struct World<'p> {
@@ -53,7 +52,7 @@ impl<'p> World<'p> {
         simulator.watch();
         for site in 0..plan.sites {
             if let Some(model) = plan.boxes[usize::from(site)] {
-                let outside = Mesh::underlay(site, 0);
+                let outside = plan.underlay(site, 0);
                 simulator.put_box(usize::from(site), UPLINK, model, outside);
             }
         }
@@ -67,7 +66,7 @@ impl<'p> World<'p> {
             let mut underlay = Underlay::generate(&TransitStub::SMALL, &mut rng);
             for site in 0..plan.sites {
                 for uplink in 0..plan.uplinks {
-                    underlay.attach(Mesh::underlay(site, uplink), &mut rng);
+                    underlay.attach(plan.underlay(site, uplink), &mut rng);
                 }
             }
             underlay.lay(&mut simulator.network, LinkModel::PERFECT);
@@ -109,6 +108,7 @@ impl<'p> World<'p> {
         }
         self.calm_down();
         let connected_after = self.demand_liveness(storm_end)?;
+        self.check_audit()?;
         Ok(Outcome {
             packets: (self.ledger.sent(), self.ledger.arrived()),
             datagrams: self.simulator.carried(),
@@ -142,6 +142,16 @@ impl<'p> World<'p> {
         Ok(())
     }
 
+    /// The audit has seen every turn.
+    fn check_audit(&self) -> Result<(), Violation> {
+        let (turns, seen) = (self.simulator.turns(), self.simulator.audit().map(Audit::turns));
+        if seen == Some(turns) && turns > 0 {
+            return Ok(());
+        }
+        let what = format!("the audit saw {seen:?} of {turns} turns");
+        Err(Violation { at: self.simulator.now(), what })
+    }
+
     fn check_bounds(&self) -> Result<(), Violation> {
         let at = self.simulator.now();
         let turns = self.simulator.most_turns_at_once();
@@ -157,7 +167,7 @@ impl<'p> World<'p> {
             if sizes.flows > self.plan.flows_max as usize
                 || sizes.paths > paths
                 || sizes.events > 256
-                || sizes.mappings > MAPPINGS_MAX as usize
+                || sizes.mappings > self.plan.mappings_max as usize
             {
                 let what = format!("node {site}: a table is too big: {sizes:?}");
                 return Err(Violation { at, what });
@@ -231,8 +241,12 @@ impl<'p> World<'p> {
             return;
         }
         let home = listen(self.plan, site);
-        let address =
-            if away { SocketAddr::from(([198, 19, 0, site + 1], home.port())) } else { home };
+        let elsewhere = if self.plan.ipv6 {
+            IpAddr::from([0x2001, 0xdb8, 0xfff, 0, 0, 0, 0, u16::from(site) + 1])
+        } else {
+            IpAddr::from([198, 19, 0, site + 1])
+        };
+        let address = if away { SocketAddr::new(elsewhere, home.port()) } else { home };
         self.simulator.readdress(usize::from(site), UPLINK, address);
     }
 
@@ -272,7 +286,7 @@ impl<'p> World<'p> {
                 let model = models[pair(sites, a, b)];
                 for (i, j) in (0..uplinks).flat_map(|i| (0..uplinks).map(move |j| (i, j))) {
                     let dead = dead_uplinks.contains(&(a, i)) || dead_uplinks.contains(&(b, j));
-                    let (from, to) = (Mesh::underlay(a, i), Mesh::underlay(b, j));
+                    let (from, to) = (self.plan.underlay(a, i), self.plan.underlay(b, j));
                     self.simulator.network.set(from, to, |link| {
                         *link = model;
                         link.up &= !dead;
@@ -307,35 +321,92 @@ impl<'p> World<'p> {
         if !self.rng.chance(self.plan.traffic) {
             return;
         }
-        let sites = u32::from(self.plan.sites);
-        let from = self.rng.below(sites) as u8;
-        let to = (u32::from(from) + 1 + self.rng.below(sites - 1)) % sites;
-        let len = LEN_MIN + self.rng.below(1_150) as usize;
+        let from = self.rng.below(u32::from(self.plan.sites)) as u8;
+        let burst = self.rng.chance(self.plan.bursts);
+        let count = if burst { 2 + self.rng.below(11) } else { 1 };
+        let mut ends = self.ends(from);
+        let mut frames = Vec::new();
+        for _ in 0..count {
+            if self.rng.chance(0.5) {
+                ends = self.ends(from);
+            }
+            let small = burst && self.rng.chance(0.7);
+            let len = LEN_MIN + self.rng.below(if small { 200 } else { 1_150 }) as usize;
+            let packets = if burst && self.rng.chance(0.2) { 2 + self.rng.below(7) } else { 1 };
+            frames.push(self.frame(from, ends, packets, len));
+        }
+        self.simulator.send_frames(usize::from(from), frames);
+    }
+
+    /// Two ends of a conversation that a host of the site begins.
+    fn ends(&mut self, from: u8) -> (Endpoint, To) {
+        let ipv6 = self.plan.ipv6 && self.rng.chance(0.5);
+        let source = self.endpoint(from, ipv6);
         if self.plan.exits && self.rng.chance(0.3) {
-            self.write_to_server(from, len);
-        } else {
-            self.write_to(from, to as u8, len);
+            return (source, To::Server);
+        }
+        let sites = u32::from(self.plan.sites);
+        let to = (u32::from(from) + 1 + self.rng.below(sites - 1)) % sites;
+        (source, To::Host(to as u8, self.endpoint(to as u8, ipv6)))
+    }
+
+    /// Packets of a host, all alike, as one frame.
+    fn frame(&mut self, from: u8, ends: (Endpoint, To), packets: u32, len: usize) -> Frame {
+        let (source, to) = ends;
+        let ids: Vec<_> = (0..packets)
+            .map(|_| match to {
+                To::Host(site, end) => self.ledger.for_host(source, end, usize::from(site)),
+                To::Server => self.ledger.for_internet(source, usize::from(from)),
+            })
+            .collect();
+        let destination = match to {
+            To::Host(_, end) => end,
+            To::Server => server(source),
+        };
+        match ids[..] {
+            [id] => (host::packet(source, destination, id, len), Vnet::default()),
+            _ => host::train(source, destination, &ids, len),
         }
     }
 
-    fn endpoint(&mut self, site: u8) -> Endpoint {
+    fn endpoint(&mut self, site: u8, ipv6: bool) -> Endpoint {
         let host = 1 + self.rng.below(8) as u8;
-        (Mesh::host(site, host), 1_000 + self.rng.below(8) as u16)
+        (address(site, host, ipv6), 1_000 + self.rng.below(8) as u16)
     }
 
-    pub(super) fn write_to(&mut self, from: u8, to: u8, len: usize) -> u64 {
-        let (source, destination) = (self.endpoint(from), self.endpoint(to));
-        let (now, to) = (self.simulator.now(), usize::from(to));
-        let (id, packet) = self.ledger.for_host(now, source, destination, to, len);
+    /// A packet to another site, as small as they come: its number.
+    pub(super) fn write_to(&mut self, from: u8, to: u8) -> u64 {
+        let ipv6 = self.plan.ipv6 && self.rng.chance(0.5);
+        let (source, destination) = (self.endpoint(from, ipv6), self.endpoint(to, ipv6));
+        let site = usize::from(to);
+        let id = self.ledger.for_host(source, destination, site);
+        let packet = host::packet(source, destination, id, LEN_MIN);
         self.simulator.send(usize::from(from), &packet);
         id
     }
 
-    fn write_to_server(&mut self, from: u8, len: usize) {
-        let (now, source, site) = (self.simulator.now(), self.endpoint(from), usize::from(from));
-        let packet = self.ledger.for_internet(now, source, site, len);
-        self.simulator.send(site, &packet);
+    /// A packet to the Internet from a host that sends nothing else: its number.
+    pub(super) fn write_to_server(&mut self, from: u8) -> u64 {
+        let ipv6 = self.plan.ipv6 && self.rng.chance(0.5);
+        let source = (address(from, 9, ipv6), 3_000);
+        let id = self.ledger.for_internet(source, usize::from(from));
+        let packet = host::packet(source, server(source), id, LEN_MIN);
+        self.simulator.send(usize::from(from), &packet);
+        id
     }
+}
+
+/// Where a packet goes.
+#[derive(Clone, Copy)]
+enum To {
+    /// To a host behind another site.
+    Host(u8, Endpoint),
+    /// To the Internet.
+    Server,
+}
+
+fn address(site: u8, host: u8, ipv6: bool) -> IpAddr {
+    if ipv6 { Mesh::host6(site, host).into() } else { Mesh::host(site, host).into() }
 }
 
 fn pair(sites: u8, a: u8, b: u8) -> usize {
