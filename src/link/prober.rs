@@ -144,6 +144,12 @@ impl Prober {
             let last = self.last_probe.unwrap_or(now);
             self.next_probe = self.next_probe.min((last + interval).max(now));
         }
+        if interval < self.interval && self.state == Liveness::Down {
+            let longest = self.config.down.1.max(interval / 2);
+            let last = self.last_probe.unwrap_or(now);
+            self.down_pause = self.down_pause.min(longest);
+            self.next_probe = self.next_probe.min((last + longest).max(now));
+        }
         self.interval = interval;
     }
 

@@ -302,10 +302,15 @@ impl Node {
         let mut fast_ones = ranks.iter().map(|rank| (rank.1, rank.2)).peekable();
         for (index, peer) in self.peers.iter_mut().enumerate() {
             let was_favoured = std::mem::take(&mut peer.favoured);
+            let reached = self.router.path(PeerIndex(index as u16), Metric::Latency).is_some();
             for (at, state) in peer.paths.iter_mut().enumerate() {
                 let is_fast = fast_ones.next_if_eq(&(PeerIndex(index as u16), at)).is_some();
                 peer.favoured |= is_fast;
-                let slow = slow * pace(state.path, was_favoured);
+                let mut slow = slow * pace(state.path, was_favoured);
+                // Whoever cannot be reached at all is sought, however little the budget leaves.
+                if !reached && matches!(state.path, Path::Direct(_)) {
+                    slow = slow.min(Intervals::IDLE_GOOD);
+                }
                 state.prober.set_interval(now, if is_fast { fast } else { slow });
             }
         }

@@ -87,7 +87,11 @@ impl Mesh {
             relay: RelayConfig::default(),
             peers: others.map(|other| self.peer(other)).collect(),
             classes: Classes::default(),
-            internet_via_ipv6: Vec::new(),
+            internet_via_ipv6: if self.exits && self.ipv6 {
+                vec![ExitVia::Auto]
+            } else {
+                Vec::new()
+            },
             nat64: Some(crate::addr::Nat64Prefix::WELL_KNOWN),
             internet_via: if self.exits { vec![ExitVia::Auto] } else { Vec::new() },
             control_budget_bps: 33_000,

@@ -219,3 +219,17 @@ fn a_shorter_interval_takes_effect_at_once_and_riding_probes_replace_due_ones() 
     assert!(bench.prober.poll_riding_probe(before(due, ms(100))).is_some());
     assert_eq!(bench.prober.poll_probe(due), None);
 }
+
+#[test]
+fn a_path_that_becomes_important_is_sought_at_once() {
+    let back = Instant::from_micros(200_000_000);
+    let mut bench = Bench::new(ms(20), |at, _| at > Instant::from_micros(5_000_000) && at < back);
+    bench.run_until(Instant::from_micros(6_000_000));
+    // Idle, and few probes are allowed: the pauses grow long.
+    bench.prober.set_interval(bench.now, Duration::from_secs(60));
+    bench.run_until(Instant::from_micros(201_000_000));
+    assert_eq!(bench.prober.state(), Liveness::Down);
+    bench.prober.set_interval(bench.now, Duration::from_secs(4));
+    bench.run_until(bench.now + Duration::from_secs(3));
+    assert_eq!(bench.prober.state(), Liveness::Up);
+}
