@@ -15,10 +15,13 @@ pub enum Metric {
     Loss,
     /// Highest score `sqrt(1.5) / (rtt * sqrt(p))`.
     Throughput,
+    /// Lowest value that an application gave the path (RON section 3.1); latency where there is
+    /// none.
+    App,
 }
 
 impl Metric {
-    /// Every metric, in the order of declaration.
+    /// Every metric that we measure, in the order of declaration.
     pub const ALL: [Self; 3] = [Self::Latency, Self::Loss, Self::Throughput];
     /// How many there are.
     pub const COUNT: usize = Self::ALL.len();
@@ -29,12 +32,8 @@ impl Metric {
             Self::Latency => "latency",
             Self::Loss => "loss",
             Self::Throughput => "throughput",
+            Self::App => "app",
         }
-    }
-
-    /// For indexing an array with an entry for each metric.
-    pub const fn usize(self) -> usize {
-        self as usize
     }
 }
 
@@ -170,7 +169,7 @@ mod tests {
     fn names_round_trip() {
         for metric in Metric::ALL {
             assert_eq!(metric.name().parse(), Ok(metric));
-            assert_eq!(Metric::ALL[metric.usize()], metric);
+            assert_eq!(Metric::ALL[metric as usize], metric);
         }
         assert_eq!("jitter".parse::<Metric>(), Err(ParseMetricError));
     }

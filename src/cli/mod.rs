@@ -9,6 +9,7 @@ mod doctor;
 mod explain;
 mod flows;
 mod keygen;
+mod metric;
 mod nat;
 mod output;
 mod pace;
@@ -58,6 +59,7 @@ enum Command {
     Flows(flows::Arguments),
     Nat(nat::Arguments),
     Explain(explain::Arguments),
+    Metric(metric::Arguments),
     Top(top::Arguments),
     Reload(reload::Arguments),
     Record(record::Arguments),
@@ -117,6 +119,7 @@ pub fn main() -> ExitCode {
         Command::Flows(arguments) => flows::run(&arguments),
         Command::Nat(arguments) => nat::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
+        Command::Metric(arguments) => metric::run(&arguments),
         Command::Top(arguments) => top::run(&arguments),
         Command::Reload(arguments) => reload::run(&arguments),
         Command::Record(arguments) => record::run(&arguments),
@@ -178,6 +181,10 @@ mod tests {
             "nat delete udp 192.0.2.1:40123 --config f",
             "explain 10.2.0.5",
             "explain tcp 10.1.0.5:40000 10.2.0.5:80",
+            "metric set utah 12.5 --via aros --ttl 10m --json",
+            "metric set utah 0 --uplink isp1 --config f",
+            "metric clear utah --control s",
+            "metric list",
             "top",
             "reload",
             "record --interval 250ms --count 4",

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::types::{Config, Exit, InternetVia, Peer};
+use super::types::{Config, InternetVia, Peer};
+use crate::flow::ExitPoint;
 use crate::id::PeerIndex;
 
 /// A key whose value differs between two configurations.
@@ -15,18 +16,29 @@ pub struct Change {
 }
 
 /// The keys that a reload applies: these and all inside them. The rest needs a restart.
-pub(super) const RELOADED: [&str; 1] = ["log"];
+pub(super) const RELOADED: [&str; 8] = [
+    "classes",
+    "internet.via",
+    "internet.via_ipv6",
+    "log",
+    "peers.*.egress",
+    "peers.*.relay",
+    "relay",
+    "routing",
+];
 
 impl Config {
-    /// What would change if `new` took the place of `self`, in alphabetical order.
-    pub fn diff(&self, new: &Self) -> Vec<Change> {
+    /// What would change if `new` took the place of `self`, in alphabetical order. Also returns
+    /// `new` with the peers in our order, as it could take our place.
+    pub fn diff(&self, new: &Self) -> (Vec<Change>, Self) {
+        let new = new.in_order_of(self);
         let mut keys = Vec::new();
-        self.diff_own(new, &mut keys);
-        self.diff_policy(new, &mut keys);
-        self.diff_peers(new, &mut keys);
+        self.diff_own(&new, &mut keys);
+        self.diff_policy(&new, &mut keys);
+        self.diff_peers(&new, &mut keys);
         keys.sort();
         let change = |key: String| Change { needs_restart: !is_reloaded(&key), key };
-        keys.into_iter().map(change).collect()
+        (keys.into_iter().map(change).collect(), new)
     }
 
     /// Sections about this machine.
@@ -76,7 +88,8 @@ impl Config {
         let (a, b) = (&self.relay, &new.relay);
         note(self.names(&a.allowed) != new.names(&b.allowed), "relay.for");
         note(a.rate != b.rate, "relay.rate");
-        note(self.classes != new.classes, "classes");
+        note(a.refused != b.refused, "relay.refuse");
+        note(!self.same_classes(new), "classes");
         note(self.exit_names(&self.internet) != new.exit_names(&new.internet), "internet.via");
         let (a, b) = (&self.internet_ipv6, &new.internet_ipv6);
         note(self.exit_names(a) != new.exit_names(b), "internet.via_ipv6");
@@ -115,6 +128,12 @@ impl Config {
         keys.extend(new.into_keys().map(|name| format!("peers.{name}")));
     }
 
+    /// Classes are compared as they are written: by the names of what they refer to.
+    fn same_classes(&self, new: &Self) -> bool {
+        let written = |config: &Self| serde_json::to_value(config).map(|mut c| c["classes"].take());
+        written(self).ok() == written(new).ok()
+    }
+
     fn names(&self, peers: &[PeerIndex]) -> Vec<&str> {
         let mut names: Vec<_> = peers.iter().filter_map(|index| self.peer_name(*index)).collect();
         names.sort_unstable();
@@ -127,8 +146,8 @@ impl Config {
             InternetVia::Ordered(exits) => exits
                 .iter()
                 .filter_map(|exit| match exit {
-                    Exit::Local => Some("local"),
-                    Exit::Peer(index) => self.peer_name(*index),
+                    ExitPoint::Local => Some("local"),
+                    ExitPoint::Peer(index) => self.peer_name(*index),
                 })
                 .collect(),
         }

@@ -17,11 +17,13 @@ mod fault;
 mod key;
 mod load;
 mod raw;
+mod realign;
 mod tree;
 mod types;
 mod units;
 mod validate;
 mod written;
+mod written_class;
 mod written_nat;
 
 #[cfg(test)]
@@ -36,7 +38,7 @@ pub use units::{
     Endpoint, Listen, ParseUnitError, Rate, format_duration, parse_duration, parse_ports,
 };
 
-pub use crate::flow::{Class, ClassMatch};
+pub use crate::flow::{Class, ClassMatch, ExitPoint};
 pub use crate::tunnel::Suite;
 
 use de::At;

@@ -96,6 +96,7 @@ sections! {
     RawRelay {
         r#for: Vec<At<String>>,
         rate: String,
+        refuse: Vec<At<String>>,
     }
 
     RawPeer {
@@ -114,6 +115,20 @@ sections! {
         metric: String,
         redundancy: u64,
         set_dscp: String,
+        tag: u64,
+        only: RawScope,
+        avoid: RawScope,
+        group: String,
+        rate: String,
+        priority: String,
+        multipath: bool,
+    }
+
+    RawScope {
+        peers: Vec<At<String>>,
+        relays: Vec<At<String>>,
+        uplinks: Vec<At<String>>,
+        exits: Vec<At<String>>,
     }
 
     RawMatch {
@@ -123,6 +138,8 @@ sections! {
         destination: Vec<At<String>>,
         source_ports: Vec<At<String>>,
         destination_ports: Vec<At<String>>,
+        flow_label: String,
+        interface: Vec<At<String>>,
     }
 
     RawInternet {

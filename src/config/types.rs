@@ -11,7 +11,7 @@ use zeroize::ZeroizeOnDrop;
 
 use super::units::{Endpoint, Listen, Rate};
 use crate::addr::Nat64Prefix;
-use crate::flow::Class;
+use crate::flow::{Class, ExitPoint};
 use crate::id::{NodeId, PeerIndex, PublicKey, UplinkIndex};
 use crate::nat::{NatLimits, NatPolicy, NatTimers, PrefixPair, Transport};
 use crate::tunnel::Suite;
@@ -227,6 +227,8 @@ pub struct RelaySection {
     pub allowed: Vec<PeerIndex>,
     /// What we give them in all; none for no limit.
     pub rate: Option<Rate>,
+    /// Names of the classes whose packets we do not relay, in the order of the classes.
+    pub refused: Vec<String>,
 }
 
 /// One entry of `peers`: another node.
@@ -254,18 +256,9 @@ pub struct Peer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InternetVia {
     /// The first one that works; none at all when empty.
-    Ordered(Vec<Exit>),
+    Ordered(Vec<ExitPoint>),
     /// The one that measures best.
     Auto,
-}
-
-/// An egress to the Internet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Exit {
-    /// Our own.
-    Local,
-    /// A peer's.
-    Peer(PeerIndex),
 }
 
 /// `probing`.

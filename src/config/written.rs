@@ -3,19 +3,18 @@
 //! by their files; no secret is in it.
 
 use std::net::Ipv4Addr;
-use std::ops::RangeInclusive;
 use std::path::Path;
 
 use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 
 use super::types::{
-    Config, EgressMode, EgressSection, Exit, InternetVia, OnFailure, SyslogService, UdpGso,
+    Config, EgressMode, EgressSection, InternetVia, OnFailure, SyslogService, UdpGso,
 };
 use super::units::format_duration;
-use super::validate::{dscp_name, protocol_name};
+use super::written_class::ClassSection;
 use super::written_nat::Nat;
-use crate::flow::{Class, ClassMatch};
+use crate::flow::ExitPoint;
 use crate::id::PeerIndex;
 
 impl Serialize for Config {
@@ -27,7 +26,7 @@ impl Serialize for Config {
 /// A value that is a number where it can be one.
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Word {
+pub(super) enum Word {
     Number(u64),
     Text(String),
     List(Vec<Self>),
@@ -140,6 +139,7 @@ struct Offer<'c> {
 struct Relay<'c> {
     r#for: Vec<&'c str>,
     rate: String,
+    refuse: &'c [String],
 }
 
 #[derive(Serialize)]
@@ -151,33 +151,6 @@ struct Peer<'c> {
     networks: &'c [IpNet],
     relay: bool,
     egress: bool,
-}
-
-#[derive(Serialize)]
-struct ClassSection<'c> {
-    name: &'c str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    r#match: Option<Match<'c>>,
-    metric: &'static str,
-    redundancy: u8,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    set_dscp: Option<Word>,
-}
-
-#[derive(Serialize)]
-struct Match<'c> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    protocol: Option<Word>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    dscp: Option<Word>,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    source: &'c [IpNet],
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    destination: &'c [IpNet],
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    source_ports: Vec<Word>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    destination_ports: Vec<Word>,
 }
 
 #[derive(Serialize)]
@@ -247,9 +220,10 @@ impl<'c> Document<'c> {
             relay: Relay {
                 r#for: names(config, &config.relay.allowed),
                 rate: config.relay.rate.map_or_else(|| "unlimited".into(), |r| r.to_string()),
+                refuse: &config.relay.refused,
             },
             peers: config.peers.iter().map(peer).collect(),
-            classes: config.classes.iter().map(class).collect(),
+            classes: config.classes.iter().map(|class| ClassSection::new(config, class)).collect(),
             internet: Internet {
                 via: via(config, &config.internet),
                 via_ipv6: via(config, &config.internet_ipv6),
@@ -330,50 +304,20 @@ fn peer(peer: &super::Peer) -> Peer<'_> {
     }
 }
 
-fn class(class: &Class) -> ClassSection<'_> {
-    ClassSection {
-        name: &class.name,
-        r#match: class.matches.as_ref().map(class_match),
-        metric: class.metric.name(),
-        redundancy: class.redundancy,
-        set_dscp: class.set_dscp.map(dscp),
-    }
-}
-
-fn class_match(conditions: &ClassMatch) -> Match<'_> {
-    let named = |number| protocol_name(number).map_or_else(|| number.into(), Word::from);
-    let protocol = conditions.protocol.map(named);
-    Match {
-        protocol: if conditions.icmp { Some("icmp".into()) } else { protocol },
-        dscp: conditions.dscp.map(dscp),
-        source: &conditions.sources,
-        destination: &conditions.destinations,
-        source_ports: conditions.source_ports.iter().map(ports).collect(),
-        destination_ports: conditions.destination_ports.iter().map(ports).collect(),
-    }
-}
-
-fn dscp(number: u8) -> Word {
-    dscp_name(number).map_or_else(|| number.into(), Word::from)
-}
-
-fn ports(range: &RangeInclusive<u16>) -> Word {
-    let (first, last) = (*range.start(), *range.end());
-    if first == last { first.into() } else { Word::Text(format!("{first}-{last}")) }
-}
-
 fn via(config: &Config, exits: &InternetVia) -> Word {
     match exits {
         InternetVia::Auto => "auto".into(),
-        InternetVia::Ordered(exits) => Word::List(
-            exits
-                .iter()
-                .filter_map(|exit| match exit {
-                    Exit::Local => Some("local".into()),
-                    Exit::Peer(peer) => config.peer_name(*peer).map(Word::from),
-                })
-                .collect(),
-        ),
+        InternetVia::Ordered(exits) => {
+            Word::List(exits.iter().filter_map(|exit| exit_name(config, *exit)).collect())
+        }
+    }
+}
+
+/// How an exit is written.
+pub(super) fn exit_name(config: &Config, exit: ExitPoint) -> Option<Word> {
+    match exit {
+        ExitPoint::Local => Some("local".into()),
+        ExitPoint::Peer(peer) => config.peer_name(peer).map(Word::from),
     }
 }
 
@@ -386,6 +330,6 @@ fn nat_log(config: &Config) -> NatLog<'_> {
     NatLog { file: section.file.as_deref(), syslog }
 }
 
-fn names<'c>(config: &'c Config, peers: &[PeerIndex]) -> Vec<&'c str> {
+pub(super) fn names<'c>(config: &'c Config, peers: &[PeerIndex]) -> Vec<&'c str> {
     peers.iter().filter_map(|index| config.peer_name(*index)).collect()
 }

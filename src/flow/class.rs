@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
 
-use super::FlowKey;
+use super::{FlowKey, Scope};
 use crate::metric::Metric;
 
 /// A policy and the flows it is for.
@@ -21,6 +21,74 @@ pub struct Class {
     pub redundancy: u8,
     /// The DSCP of the outer packets; none copies the inner one.
     pub set_dscp: Option<u8>,
+    /// What relays know the class by, the same in the whole overlay; 0 is for the nodes' own
+    /// messages.
+    pub tag: u8,
+    /// What its flows may use; what is not named here is open to them.
+    pub only: Scope,
+    /// What its flows must not use.
+    pub avoid: Scope,
+    /// Which of its flows stay together.
+    pub group: Group,
+    /// What its flows may send in all, bits per second.
+    pub rate_bps: Option<u64>,
+    /// Who goes first when hosts send faster than we do.
+    pub priority: Priority,
+    /// Whether its flows are spread over all good paths.
+    pub multipath: bool,
+}
+
+/// A set of [`Class::tag`]s.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TagSet([u64; 4]);
+
+impl TagSet {
+    /// True when the tag is in it.
+    pub const fn contains(&self, tag: u8) -> bool {
+        self.0[tag as usize / 64] & 1 << (tag % 64) != 0
+    }
+
+    /// Adds a tag.
+    pub const fn insert(&mut self, tag: u8) {
+        self.0[tag as usize / 64] |= 1 << (tag % 64);
+    }
+}
+
+impl FromIterator<u8> for TagSet {
+    fn from_iter<I: IntoIterator<Item = u8>>(tags: I) -> Self {
+        let mut set = Self::default();
+        tags.into_iter().for_each(|tag| set.insert(tag));
+        set
+    }
+}
+
+/// Which flows of a class keep to one path and one exit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Group {
+    /// Each flow is on its own.
+    #[default]
+    Flow,
+    /// All flows between two hosts.
+    Hosts,
+    /// All flows of one host.
+    Source,
+}
+
+/// Who goes first when frames wait.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Priority {
+    /// Before all others.
+    High,
+    /// After those of high priority.
+    #[default]
+    Normal,
+    /// When nothing else waits.
+    Low,
+}
+
+impl Priority {
+    /// How many there are.
+    pub const COUNT: usize = 3;
 }
 
 impl Default for Class {
@@ -32,6 +100,37 @@ impl Default for Class {
             metric: Metric::Latency,
             redundancy: 1,
             set_dscp: None,
+            tag: 1,
+            only: Scope::default(),
+            avoid: Scope::default(),
+            group: Group::Flow,
+            rate_bps: None,
+            priority: Priority::Normal,
+            multipath: false,
+        }
+    }
+}
+
+/// What a flow's first packet shows besides its key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// The DSCP, 0 to 63.
+    pub dscp: u8,
+    /// The IPv6 flow label (RFC 6437), 20 bits; zero in IPv4.
+    pub flow_label: u32,
+}
+
+impl Marks {
+    /// The marks of an IP packet whose header was found to be complete.
+    pub fn of(packet: &[u8]) -> Self {
+        let word = |at: usize| packet.get(at).copied().map_or(0, u32::from);
+        let (version, second) = (word(0) >> 4, word(1));
+        if version == 6 {
+            let class = (word(0) & 15) << 4 | second >> 4;
+            let flow_label = (second & 15) << 16 | word(2) << 8 | word(3);
+            Self { dscp: (class >> 2) as u8, flow_label }
+        } else {
+            Self { dscp: (second >> 2) as u8, flow_label: 0 }
         }
     }
 }
@@ -53,13 +152,22 @@ pub struct ClassMatch {
     pub source_ports: Vec<RangeInclusive<u16>>,
     /// The destination port is in one of these.
     pub destination_ports: Vec<RangeInclusive<u16>>,
+    /// The IPv6 flow label of the flow's first packet, 20 bits.
+    pub flow_label: Option<u32>,
+    /// The flow begins behind one of these interfaces.
+    pub interfaces: Vec<String>,
+    /// The networks of those interfaces. Filled in by whoever knows the host.
+    pub interface_networks: Vec<IpNet>,
 }
 
 impl ClassMatch {
-    fn takes(&self, key: &FlowKey, dscp: u8) -> bool {
+    fn takes(&self, key: &FlowKey, marks: Marks) -> bool {
+        let behind = |net: &IpNet| net.contains(&key.source());
         self.protocol.is_none_or(|protocol| protocol == key.protocol)
             && (!self.icmp || key.is_icmp())
-            && self.dscp.is_none_or(|wanted| wanted == dscp)
+            && self.dscp.is_none_or(|wanted| wanted == marks.dscp)
+            && self.flow_label.is_none_or(|label| key.is_ipv6() && label == marks.flow_label)
+            && (self.interfaces.is_empty() || self.interface_networks.iter().any(behind))
             && in_networks(&self.sources, key.source())
             && in_networks(&self.destinations, key.destination())
             && in_ports(&self.source_ports, key.source_port, key)
@@ -86,7 +194,7 @@ pub struct Classes(Vec<Class>);
 
 impl Classes {
     /// Most classes there can be.
-    pub const MAX: usize = 255;
+    pub const MAX: usize = 64;
 
     /// The classes in order. One that takes all is added when the last one does not; more than
     /// [`Classes::MAX`] are cut off.
@@ -98,9 +206,9 @@ impl Classes {
         Self(classes)
     }
 
-    /// The class of a flow whose first packet has this DSCP (0 to 63).
-    pub fn classify(&self, key: &FlowKey, dscp: u8) -> ClassIndex {
-        let takes = |class: &Class| class.matches.as_ref().is_none_or(|m| m.takes(key, dscp));
+    /// The class of a flow whose first packet has these marks.
+    pub fn classify(&self, key: &FlowKey, marks: Marks) -> ClassIndex {
+        let takes = |class: &Class| class.matches.as_ref().is_none_or(|m| m.takes(key, marks));
         let index = self.0.iter().position(takes).unwrap_or(self.0.len() - 1);
         ClassIndex(index as u8)
     }
@@ -108,6 +216,11 @@ impl Classes {
     /// The class at a position that [`Classes::classify`] returned; the last one for any other.
     pub fn get(&self, index: ClassIndex) -> &Class {
         &self.0[usize::from(index.0).min(self.0.len() - 1)]
+    }
+
+    /// True when some class goes before or after others.
+    pub fn has_priorities(&self) -> bool {
+        self.0.iter().any(|class| class.priority != Priority::Normal)
     }
 
     /// All classes in order.
@@ -160,7 +273,10 @@ mod tests {
     #[test]
     fn the_first_class_whose_conditions_all_hold_wins() {
         let classes = classes();
-        let name = |key, dscp| classes.get(classes.classify(&key, dscp)).name.clone();
+        let name = |key, dscp| {
+            let marks = Marks { dscp, ..Marks::default() };
+            classes.get(classes.classify(&key, marks)).name.clone()
+        };
         assert_eq!(name(key(17, "198.51.100.1", 8001), 46), "voice");
         assert_eq!(name(key(17, "198.51.100.1", 8001), 0), "default");
         assert_eq!(name(key(6, "198.51.100.1", 8999), 46), "web");
@@ -175,14 +291,52 @@ mod tests {
     fn an_echo_identifier_is_no_port() {
         let ports = ClassMatch { destination_ports: vec![1..=u16::MAX], ..Default::default() };
         let classes = Classes::new(vec![class("ports", ports)]);
-        assert_eq!(classes.classify(&key(1, "198.51.100.1", 80), 0), ClassIndex(1));
-        assert_eq!(classes.classify(&key(6, "198.51.100.1", 80), 0), ClassIndex(0));
+        assert_eq!(classes.classify(&key(1, "198.51.100.1", 80), Marks::default()), ClassIndex(1));
+        assert_eq!(classes.classify(&key(6, "198.51.100.1", 80), Marks::default()), ClassIndex(0));
+    }
+
+    #[test]
+    fn flow_labels_and_interfaces_are_conditions_too() {
+        let label = ClassMatch { flow_label: Some(0x1_2345), ..Default::default() };
+        let lab = ClassMatch {
+            interfaces: vec!["lan1".into()],
+            interface_networks: vec!["10.1.0.0/24".parse().unwrap()],
+            ..Default::default()
+        };
+        let gone = ClassMatch { interfaces: vec!["lan9".into()], ..Default::default() };
+        let classes =
+            Classes::new(vec![class("gone", gone), class("label", label), class("lab", lab)]);
+        let name = |key, flow_label| {
+            let marks = Marks { flow_label, ..Marks::default() };
+            classes.get(classes.classify(&key, marks)).name.clone()
+        };
+        assert_eq!(name(key(17, "2001:db8::9", 1), 0x1_2345), "label");
+        assert_eq!(name(key(17, "2001:db8::9", 1), 0x1_2346), "default");
+        assert_eq!(name(key(17, "198.51.100.1", 1), 0x1_2345), "lab", "IPv4 has no label");
+    }
+
+    #[test]
+    fn marks_are_read_where_each_version_has_them() {
+        let six = [0x6b, 0x81, 0x23, 0x45];
+        assert_eq!(Marks::of(&six), Marks { dscp: 46, flow_label: 0x1_2345 });
+        assert_eq!(Marks::of(&[0x45, 46 << 2 | 3]), Marks { dscp: 46, flow_label: 0 });
+        assert_eq!(Marks::of(&[]), Marks::default());
+    }
+
+    #[test]
+    fn every_tag_has_a_place_of_its_own() {
+        let set: TagSet = [0, 63, 64, 255].into_iter().collect();
+        let members: Vec<u8> = (0..=255).filter(|tag| set.contains(*tag)).collect();
+        assert_eq!(members, [0, 63, 64, 255]);
     }
 
     #[test]
     fn there_is_always_a_class() {
         let none = Classes::default();
-        assert_eq!(none.get(none.classify(&key(6, "198.51.100.1", 1), 0)).name, "default");
+        assert_eq!(
+            none.get(none.classify(&key(6, "198.51.100.1", 1), Marks::default())).name,
+            "default"
+        );
         assert_eq!(none.get(ClassIndex(200)).name, "default");
     }
 }

@@ -84,8 +84,15 @@ impl FlowKey {
         matches!(self.protocol, protocol::ICMP | protocol::ICMPV6)
     }
 
+    /// The two ends without ports, for hashing what belongs together.
+    pub fn hosts(&self) -> [u64; 4] {
+        let [a, b] = halves(self.source);
+        let [c, d] = halves(self.destination);
+        [a, b, c, d]
+    }
+
     /// Everything, for hashing.
-    pub(super) fn words(&self) -> [u64; 5] {
+    pub fn words(&self) -> [u64; 5] {
         let [a, b] = halves(self.source);
         let [c, d] = halves(self.destination);
         let rest = u64::from(self.source_port) << 32

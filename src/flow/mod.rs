@@ -15,9 +15,11 @@
 mod class;
 mod idle;
 mod key;
+mod scope;
 mod table;
 
-pub use class::{Class, ClassIndex, ClassMatch, Classes};
+pub use class::{Class, ClassIndex, ClassMatch, Classes, Group, Marks, Priority, TagSet};
 pub use idle::IdleTimes;
 pub use key::FlowKey;
+pub use scope::{ExitPoint, Scope};
 pub use table::{Direction, Egress, Flow, FlowCounts, FlowId, FlowLimits, FlowTable, Lookup};

@@ -72,10 +72,10 @@ pub struct Flow {
     pub class: ClassIndex,
     /// Where it leaves the overlay.
     pub egress: Egress,
-    /// The path chosen last ...
+    /// The path that it stays on while its class is spread over several.
     pub path: Option<Path>,
-    /// ... and the routing generation in which it was chosen.
-    pub generation: u64,
+    /// Under which policy its class was found; zero before.
+    pub policy: u32,
     /// Packets since the flow was last silent for a second or more, this one included (at most
     /// 255). Set by [`FlowTable::record`].
     pub burst: u8,
@@ -190,7 +190,7 @@ impl FlowTable {
             class: ClassIndex::default(),
             egress: Egress::default(),
             path: None,
-            generation: 0,
+            policy: 0,
             burst: 0,
             first_seen: now,
             last_seen: now,

@@ -1,6 +1,7 @@
 //! Answers to operators' questions, made in the event loop from what the node tells.
 
 mod explain;
+mod metric;
 mod nat;
 mod peers;
 
@@ -16,6 +17,7 @@ use super::status::{
 use crate::config::Config;
 use crate::flow::{Egress, Flow, FlowId, FlowKey};
 use crate::node::Node;
+use crate::path::Path;
 use crate::time::Instant;
 
 /// What the node does not know about itself.
@@ -47,6 +49,12 @@ pub(super) fn answer(
             Ok(explanation) => Answer::Explanation(explanation),
             Err(why) => Answer::Refused(why),
         },
+        Request::Metrics => Answer::AppValues(metric::list(node, now, scene)),
+        Request::SetMetric { peer, via, uplink, value, ttl_s } => {
+            let (via, uplink) = (via.as_deref(), uplink.as_deref());
+            let subject = metric::Subject { peer, via, uplink };
+            metric::set(node, now, scene, &subject, *value, *ttl_s)
+        }
         Request::Reload => Answer::Refused("the event loop reads no files".to_owned()),
     }
 }
@@ -118,7 +126,7 @@ fn flow_status(node: &Node, now: Instant, flow: &Flow) -> FlowStatus {
         } else {
             endpoint(key, key.destination(), key.destination_port)
         },
-        class: node.class(flow.class).0.to_owned(),
+        class: node.class(flow.class).name.clone(),
         egress: egress_name(node, flow.egress),
         via: via(node, flow),
         packets: flow.forward.packets + flow.reply.packets,
@@ -130,9 +138,8 @@ fn flow_status(node: &Node, now: Instant, flow: &Flow) -> FlowStatus {
 
 /// The relay that the flow's packets go through now.
 fn via(node: &Node, flow: &Flow) -> Option<String> {
-    let (Egress::Peer(peer) | Egress::PeerExit(peer)) = flow.egress else { return None };
-    let relay = node.path(peer, node.class(flow.class).1)?.relay()?;
-    Some(node.peer_name(relay).to_owned())
+    let relay = node.path_of(flow).and_then(Path::relay);
+    relay.map(|relay| node.peer_name(relay).to_owned())
 }
 
 fn egress_name(node: &Node, egress: Egress) -> String {

@@ -9,10 +9,13 @@ use mio::Waker;
 
 use super::kernel::OutsidePair;
 use super::status::{
-    Explanation, FlowList, NatHostList, NatMappingList, NatMappingStatus, Request, Status,
+    AppValueList, Explanation, FlowList, NatHostList, NatMappingList, NatMappingStatus, Request,
+    Status,
 };
+use crate::config::Config;
 use crate::id::UplinkIndex;
 use crate::io::underlay::UnderlaySocket;
+use crate::node::NodePolicy;
 
 /// How long the control thread waits for the loop. The loop answers within a turn.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -27,6 +30,8 @@ pub(super) enum ToLoop {
     Uplink(UplinkIndex, Option<UnderlaySocket>),
     /// The outside of our exit changed.
     Exit(ExitChange),
+    /// A configuration with another policy, or other networks in it.
+    Policy(Arc<Config>, Box<NodePolicy>),
 }
 
 /// What an address change means for the exit.
@@ -61,6 +66,8 @@ pub(super) enum Answer {
     NatMapping(NatMappingStatus),
     /// To [`Request::Explain`].
     Explanation(Explanation),
+    /// To [`Request::SetMetric`] and [`Request::Metrics`].
+    AppValues(AppValueList),
     /// Why not, in one sentence.
     Refused(String),
 }

@@ -265,6 +265,7 @@ fn control_line(backend: &mut impl Backend, input: &[u8]) -> Option<(usize, Resp
             Answer::NatHosts(list) => line(&Reply::Ok(list)),
             Answer::NatMapping(mapping) => line(&Reply::Ok(mapping)),
             Answer::Explanation(explanation) => line(&Reply::Ok(explanation)),
+            Answer::AppValues(list) => line(&Reply::Ok(list)),
             Answer::Refused(why) => line(&Reply::<()>::Error(why)),
         },
         Err(error) => line(&Reply::<()>::Error(format!("not understood: {error}"))),
@@ -296,6 +297,8 @@ impl Backend for Nobody {
             | Request::Nat { .. }
             | Request::NatHosts { .. }
             | Request::NatDelete { .. }
+            | Request::SetMetric { .. }
+            | Request::Metrics
             | Request::Reload => Answer::Refused("nobody is there".to_owned()),
         }
     }

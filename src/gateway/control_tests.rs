@@ -28,6 +28,8 @@ impl Backend for Fake {
             | Request::Nat { .. }
             | Request::NatHosts { .. }
             | Request::NatDelete { .. }
+            | Request::SetMetric { .. }
+            | Request::Metrics
             | Request::Reload => Answer::Refused("no".into()),
         }
     }

@@ -332,6 +332,10 @@ impl EventLoop {
                     }
                     self.parts.node.set_exit_denied(change.closed);
                 }
+                ToLoop::Policy(config, policy) => {
+                    self.parts.node.set_policy(self.parts.clock.now(), *policy);
+                    self.parts.config = config;
+                }
             }
         }
         if questions.is_empty() {

@@ -67,7 +67,8 @@ fn get(path: &str, status: impl FnOnce() -> Answer) -> Response {
         | Answer::NatMappings(_)
         | Answer::NatHosts(_)
         | Answer::NatMapping(_)
-        | Answer::Explanation(_) => plain("500 Internal Server Error", "unexpected answer\n"),
+        | Answer::Explanation(_)
+        | Answer::AppValues(_) => plain("500 Internal Server Error", "unexpected answer\n"),
     }
 }
 

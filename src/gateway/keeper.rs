@@ -11,7 +11,7 @@ use super::ask::{Answer, ExitChange, Line, ToLoop};
 use super::control::Backend;
 use super::kernel::{HostFacts, KernelSetup, OutsidePair, outside_pairs, plan, uplink_address};
 use super::logging;
-use super::node_config::closed_to_exit;
+use super::node_config::{self, closed_to_exit};
 use super::status::{ReloadReport, Request};
 use crate::config::{self, Config, UdpGso};
 use crate::id::UplinkIndex;
@@ -45,6 +45,8 @@ pub(super) struct Keeper {
     pub(super) outside: Vec<OutsidePair>,
     /// What the exit's users may not reach, as the loop was told.
     pub(super) closed: Vec<IpNet>,
+    /// The networks of our LAN's interfaces, as the loop was told.
+    pub(super) lan_networks: Vec<(String, IpNet)>,
     /// The last complaint, so that it is not repeated every second.
     pub(super) complaint: String,
     /// The host changed and was not looked at yet.
@@ -84,8 +86,32 @@ impl Keeper {
         {
             (self.outside, self.closed) = (outside, closed);
         }
+        let named = |class: &config::Class| {
+            class.matches.as_ref().is_some_and(|conditions| !conditions.interfaces.is_empty())
+        };
+        let networks = lan_networks(&config, &facts);
+        if networks != self.lan_networks && config.classes.iter().any(named) {
+            self.send_policy(&config, &facts);
+        }
         Ok(())
     }
+
+    /// Has the loop follow a configuration, as far as a running gateway can.
+    fn send_policy(&mut self, config: &Arc<Config>, facts: &HostFacts) -> bool {
+        let policy = Box::new(node_config::policy(config, facts));
+        let sent = self.line.send(ToLoop::Policy(Arc::clone(config), policy));
+        if sent {
+            self.lan_networks = lan_networks(config, facts);
+        }
+        sent
+    }
+}
+
+/// The networks of the interfaces that have hosts behind them, which classes may name.
+pub(super) fn lan_networks(config: &Config, facts: &HostFacts) -> Vec<(String, IpNet)> {
+    let is_lan = |name: &String| config.lan.interfaces.contains(name);
+    let addresses = facts.addresses.iter().filter(|address| is_lan(&address.interface));
+    addresses.map(|address| (address.interface.clone(), address.network.trunc())).collect()
 }
 
 /// How the socket of an uplink should be bound; none while its interface lacks the address.
@@ -108,21 +134,25 @@ impl Backend for Keeper {
     /// Applies what can be applied to a running gateway, or nothing at all.
     fn reload(&mut self) -> Result<ReloadReport, String> {
         let new = config::load(&self.config_path).map_err(|error| error.to_string())?;
-        let changes = self.config.diff(&new);
-        // Endpoints are read at the start only, so far.
+        let (changes, new) = self.config.diff(&new);
         let restart: Vec<_> = changes
             .iter()
-            .filter(|change| change.needs_restart || change.key != "log")
+            .filter(|change| change.needs_restart)
             .map(|change| change.key.as_str())
             .collect();
         if !restart.is_empty() {
             let keys = restart.join(", ");
             return Err(format!("nothing was applied: a restart is needed for {keys}"));
         }
+        let facts = HostFacts::gather_addresses(self.kernel.netlink())
+            .map_err(|error| format!("nothing was applied: cannot look at the host: {error:#}"))?;
+        let new = Arc::new(new);
+        if !changes.is_empty() && !self.send_policy(&new, &facts) {
+            return Err("nothing was applied: the gateway is too busy".to_owned());
+        }
         logging::set_filter(&new.log);
-        let applied = changes.into_iter().map(|change| change.key).collect();
-        self.config = Arc::new(new);
-        Ok(ReloadReport { applied })
+        self.config = new;
+        Ok(ReloadReport { applied: changes.into_iter().map(|change| change.key).collect() })
     }
 
     fn tend(&mut self, notified: bool) {

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
+use ipnet::IpNet;
 use mio::unix::SourceFd;
 use mio::{Interest, Poll};
 
@@ -40,7 +41,7 @@ use ask::{Line, ToControl, ToLoop};
 pub use control::answer_in_vain;
 use control::{Listeners, Server};
 use event_loop::{EventLoop, Parts, poll_with_waker};
-use keeper::{Binding, Keeper, binding};
+use keeper::{Binding, Keeper, binding, lan_networks};
 use kernel::{HostFacts, KernelPlan, KernelSetup, OutsidePair};
 use nat_log::NatLog;
 use node_config::Incarnation;
@@ -82,7 +83,16 @@ pub fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
 
     let kernel = KernelSetup::adopt(netlink, state.kernel_record())?;
     let nat_log = NatLog::start(&config)?;
-    let outside = Outside { config, config_path, clock, timestamps, bindings, outside, listeners };
+    let outside = Outside {
+        lan_networks: lan_networks(&config, &facts),
+        config,
+        config_path,
+        clock,
+        timestamps,
+        bindings,
+        outside,
+        listeners,
+    };
     let inside = Inside { signals, tun, sockets, node, nat_log };
     serve(outside, inside, kernel, &plan)
 }
@@ -95,6 +105,7 @@ struct Outside<'a> {
     timestamps: crate::io::files::TimestampKeeper,
     bindings: Vec<Binding>,
     outside: Vec<OutsidePair>,
+    lan_networks: Vec<(String, IpNet)>,
     listeners: Listeners,
 }
 
@@ -119,8 +130,16 @@ fn serve(
     let (to_loop, messages) = Line::<ToLoop>::new(loop_waker);
     let (to_control, from_loop) = Line::<ToControl>::new(control_waker);
     let monitors = watch_host(&control_poll)?;
-    let Outside { config, config_path, clock, timestamps, bindings, outside, mut listeners } =
-        outside;
+    let Outside {
+        config,
+        config_path,
+        clock,
+        timestamps,
+        bindings,
+        outside,
+        lan_networks,
+        mut listeners,
+    } = outside;
     listeners.watch(&control_poll)?;
     let name = config.node.name.clone();
     let blocks = config.lan.on_failure == OnFailure::Block;
@@ -151,6 +170,7 @@ fn serve(
         outside,
         // What the node was made with is told once more: that does no harm.
         closed: Vec::new(),
+        lan_networks,
         complaint: String::new(),
         // Something may have changed since the first look.
         stale: true,

@@ -8,9 +8,12 @@ use zeroize::Zeroizing;
 
 use super::kernel::{HostFacts, uplink_address};
 use crate::config::{self, Config, Endpoint, InternetVia, Listen, NatLogSection};
-use crate::flow;
+use crate::flow::{self, ExitPoint};
+use crate::io::netlink::Address;
 use crate::nat::{NatConfig, NatLimits, NatPolicy, Realm, StaticMapping};
-use crate::node::{EgressConfig, ExitVia, NodeConfig, PeerConfig, RelayConfig, UplinkConfig};
+use crate::node::{
+    EgressConfig, ExitVia, NodeConfig, NodePolicy, PeerConfig, RelayConfig, UplinkConfig,
+};
 use crate::routing::RouterConfig;
 use crate::time::WallClock;
 use crate::tunnel::{PresharedKey, Suite, Suites};
@@ -42,12 +45,9 @@ pub(super) fn convert(
         lan_networks: config.lan.networks.clone(),
         uplinks: config.uplinks.iter().map(|uplink| self::uplink(uplink, facts)).collect(),
         egress: egress(config, facts),
-        relay: RelayConfig {
-            allowed: Some(config.relay.allowed.clone()),
-            rate_bps: config.relay.rate.map(config::Rate::bits_per_second),
-        },
+        relay: relay(config),
         peers: peers?,
-        classes: classes(&config.classes),
+        classes: classes(&config.classes, facts),
         internet_via: internet_via(&config.internet),
         internet_via_ipv6: internet_via(&config.internet_ipv6),
         nat64: config.nat64,
@@ -170,8 +170,37 @@ fn nat(config: &Config, egress: &config::EgressSection) -> NatConfig {
     }
 }
 
-fn classes(configured: &[config::Class]) -> flow::Classes {
-    flow::Classes::new(configured.to_vec())
+fn relay(config: &Config) -> RelayConfig {
+    let refused = config.classes.iter().filter(|class| config.relay.refused.contains(&class.name));
+    RelayConfig {
+        allowed: Some(config.relay.allowed.clone()),
+        rate_bps: config.relay.rate.map(config::Rate::bits_per_second),
+        refused: refused.map(|class| class.tag).collect(),
+    }
+}
+
+/// The part of the node's configuration that a running node takes anew.
+pub(super) fn policy(config: &Config, facts: &HostFacts) -> NodePolicy {
+    NodePolicy {
+        classes: classes(&config.classes, facts),
+        internet_via: internet_via(&config.internet),
+        internet_via_ipv6: internet_via(&config.internet_ipv6),
+        relay: relay(config),
+        copies_bps: config.routing.copies.bits_per_second(),
+        routing: routing(&config.routing),
+        roles: config.peers.iter().map(|peer| (peer.relay, peer.egress)).collect(),
+    }
+}
+
+/// The classes, with the networks of the interfaces that they name.
+fn classes(configured: &[config::Class], facts: &HostFacts) -> flow::Classes {
+    let mut classes = configured.to_vec();
+    for conditions in classes.iter_mut().filter_map(|class| class.matches.as_mut()) {
+        let named = |address: &&Address| conditions.interfaces.contains(&address.interface);
+        let addresses = facts.addresses.iter().filter(named);
+        conditions.interface_networks = addresses.map(|address| address.network.trunc()).collect();
+    }
+    flow::Classes::new(classes)
 }
 
 fn internet_via(via: &InternetVia) -> Vec<ExitVia> {
@@ -180,8 +209,8 @@ fn internet_via(via: &InternetVia) -> Vec<ExitVia> {
         InternetVia::Ordered(exits) => exits
             .iter()
             .map(|exit| match exit {
-                config::Exit::Local => ExitVia::Local,
-                config::Exit::Peer(peer) => ExitVia::Peer(*peer),
+                ExitPoint::Local => ExitVia::Local,
+                ExitPoint::Peer(peer) => ExitVia::Peer(*peer),
             })
             .collect(),
     }

@@ -6,6 +6,7 @@
 //! ([`Request`]), a reply `{"ok":...}` or `{"error":"..."}` ([`Reply`]). The fields of [`Status`]
 //! are relied on by operators' scripts: extend them, never rename one.
 
+mod metric;
 mod nat;
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+pub use metric::{AppValueList, AppValueStatus};
 pub use nat::{
     NAT_LIMIT_MAX, NAT_SEARCH_MAX, NatFilter, NatHostList, NatHostStatus, NatMappingList,
     NatMappingStatus,
@@ -25,7 +27,7 @@ pub const REQUEST_LEN_MAX: usize = 4096;
 pub const FLOWS_LIMIT_MAX: usize = 10_000;
 
 /// A request to a running gateway.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
     /// Answered by [`Status`].
@@ -72,8 +74,33 @@ pub enum Request {
         /// The outside endpoint.
         outside: SocketAddr,
     },
+    /// What a program says of a path, for classes with `metric: app`. Answered by [`AppValueList`].
+    SetMetric {
+        /// The peer that the path leads to.
+        peer: String,
+        /// The relay; none for the direct path.
+        #[serde(default)]
+        via: Option<String>,
+        /// One of our uplinks; none for all. For the direct path.
+        #[serde(default)]
+        uplink: Option<String>,
+        /// The value, less being better; none takes it back.
+        value: Option<f64>,
+        /// Seconds for which it holds, at most [`TTL_MAX_S`].
+        #[serde(default = "default_ttl")]
+        ttl_s: f64,
+    },
+    /// What programs say of paths. Answered by [`AppValueList`].
+    Metrics,
     /// Reads the configuration file again. Answered by [`ReloadReport`].
     Reload,
+}
+
+/// The longest time for which a value of a program holds: a day.
+pub const TTL_MAX_S: f64 = 86_400.0;
+
+const fn default_ttl() -> f64 {
+    60.0
 }
 
 const fn default_flows_limit() -> usize {

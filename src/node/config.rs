@@ -103,6 +103,43 @@ pub struct RelayConfig {
     pub allowed: Option<Vec<PeerIndex>>,
     /// Bits per second for all of them; `None` for no limit.
     pub rate_bps: Option<u64>,
+    /// Tags of the classes that we do not relay.
+    pub refused: crate::flow::TagSet,
+}
+
+/// The part of a node's configuration that a running node can be given anew.
+#[derive(Clone, Debug)]
+pub struct NodePolicy {
+    /// As in [`NodeConfig`].
+    pub classes: crate::flow::Classes,
+    /// As in [`NodeConfig`].
+    pub internet_via: Vec<ExitVia>,
+    /// As in [`NodeConfig`].
+    pub internet_via_ipv6: Vec<ExitVia>,
+    /// As in [`NodeConfig`].
+    pub relay: RelayConfig,
+    /// As in [`NodeConfig`].
+    pub copies_bps: u64,
+    /// As in [`NodeConfig`].
+    pub routing: crate::routing::RouterConfig,
+    /// Of each peer, whether it may carry our traffic, and whether it may be our way to the
+    /// Internet.
+    pub roles: Vec<(bool, bool)>,
+}
+
+impl NodeConfig {
+    /// What of it a running node can be given anew.
+    pub fn policy(&self) -> NodePolicy {
+        NodePolicy {
+            classes: self.classes.clone(),
+            internet_via: self.internet_via.clone(),
+            internet_via_ipv6: self.internet_via_ipv6.clone(),
+            relay: self.relay.clone(),
+            copies_bps: self.copies_bps,
+            routing: self.routing,
+            roles: self.peers.iter().map(|peer| (peer.relay, peer.egress)).collect(),
+        }
+    }
 }
 
 /// One entry of the list of exits.

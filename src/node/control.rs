@@ -66,6 +66,7 @@ impl Node {
                     }
                 }
                 Control::Close(_) => self.tunnels.forget(now, peer),
+                Control::ClassRefused(tag) => self.on_class_refused(now, peer, tag),
             }
         }
         Ok(())
@@ -270,7 +271,7 @@ impl Node {
     }
 
     /// Sends one control message over the best path to a peer, whichever that is.
-    fn send_control(
+    pub(super) fn send_control(
         &mut self,
         now: Instant,
         peer: PeerIndex,

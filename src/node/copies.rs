@@ -8,9 +8,9 @@ use super::{Label, Node};
 use crate::batch::Output;
 use crate::flow::{ClassIndex, FlowId};
 use crate::id::PeerIndex;
-use crate::metric::Metric;
 use crate::packet::{Headers, Segmenter, Vnet};
 use crate::path::Path;
+use crate::routing::Demand;
 use crate::telemetry::DropReason;
 use crate::time::Instant;
 use crate::wire::{COPY_ID_LEN, Flags};
@@ -135,7 +135,7 @@ impl CopyBudget {
 pub(super) struct Outbound {
     pub(super) flow: Option<FlowId>,
     pub(super) class: ClassIndex,
-    pub(super) metric: Metric,
+    pub(super) demand: Demand,
     pub(super) packets: u64,
     pub(super) bytes: usize,
 }
@@ -149,9 +149,9 @@ impl Node {
         path: Path,
         train: &Outbound,
     ) -> Option<Path> {
-        let other = self.router.alternate(peer, train.metric).filter(|other| *other != path)?;
+        let other = self.router.alternate(peer, train.demand).filter(|other| *other != path)?;
         let bytes = train.bytes as u64;
-        if self.router.suspected(peer, train.metric) == Some(other) {
+        if self.router.suspected(peer, train.demand) == Some(other) {
             let state = self.peers[peer.usize()].state_mut(other)?;
             let left = u64::from(state.copy_credit).checked_sub(bytes)?;
             state.copy_credit = left as u32;

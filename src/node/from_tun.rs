@@ -6,14 +6,16 @@ use super::copies::Outbound;
 use super::deliver::Admitted;
 use super::exit_endpoints::HostEnd;
 use super::prefixes::Owner;
-use super::{ExitVia, Label, Node};
+use super::{Label, Node};
 use crate::addr;
 use crate::batch::Output;
-use crate::flow::{ClassIndex, Direction, Egress, FlowId, FlowKey};
+use crate::flow::{ClassIndex, Direction, Egress, FlowId, FlowKey, Marks};
 use crate::id::PeerIndex;
 use crate::metric::Metric;
 use crate::nat::{Arrival, Inbound, Realm};
 use crate::packet::{Gso, Headers, IcmpKind, Vnet, icmp, rewrite};
+use crate::path::Path;
+use crate::routing::Demand;
 use crate::telemetry::{DropReason, Tally};
 use crate::time::Instant;
 
@@ -44,7 +46,7 @@ struct Train<'f> {
 struct Flow {
     id: Option<FlowId>,
     class: ClassIndex,
-    metric: Metric,
+    demand: Demand,
 }
 
 impl Node {
@@ -146,7 +148,10 @@ impl Node {
                 }
                 self.send_to_peer(now, flow, peer, &train, out)
             }
-            Egress::LocalExit => self.leave_here(now, train, out),
+            Egress::LocalExit => {
+                self.charge_class(now, flow.class, &train)?;
+                self.leave_here(now, train, out)
+            }
             Egress::Undecided | Egress::Local => Err(DropReason::NoRoute),
         }
     }
@@ -270,20 +275,18 @@ impl Node {
         let key = FlowKey::of(&train.headers);
         let lookup = self.flows.lookup_or_admit(now, key, host);
         let Ok(lookup) = lookup else {
-            let class = self.classes.classify(&key, train.headers.dscp());
-            return Flow { id: None, class, metric: self.classes.get(class).metric };
+            let class = self.classes.classify(&key, Marks::of(train.frame));
+            return Flow { id: None, class, demand: self.policy.demand(class) };
         };
-        if lookup.is_new {
-            let class = self.classes.classify(&key, train.headers.dscp());
-            if let Some(entry) = self.flows.get_mut(lookup.id) {
-                entry.class = class;
-            }
+        let known = self.flows.get(lookup.id).is_some_and(|f| f.policy == self.policy.generation);
+        if !known {
+            self.classify_flow(lookup.id, Marks::of(train.frame));
         }
         let tally = Tally { packets: train.packets, bytes: train.frame.len() as u64 };
         let flags = train.headers.tcp_flags;
         self.flows.record(now, lookup.id, Direction::Forward, tally, flags);
         let class = self.flows.get(lookup.id).map_or_else(ClassIndex::default, |flow| flow.class);
-        Flow { id: Some(lookup.id), class, metric: self.classes.get(class).metric }
+        Flow { id: Some(lookup.id), class, demand: self.policy.demand(class) }
     }
 
     /// Where a flow leaves the overlay. A flow to the Internet stays with its exit as long as that
@@ -298,7 +301,7 @@ impl Node {
         let pinned = flow.id.and_then(|id| self.flows.get(id)).map(|entry| entry.egress);
         let stays = match pinned {
             None | Some(Egress::Undecided) => false,
-            Some(Egress::PeerExit(peer)) => self.router.path(peer, flow.metric).is_some(),
+            Some(Egress::PeerExit(peer)) => self.router.path(peer, flow.demand).is_some(),
             Some(Egress::Local | Egress::LocalExit | Egress::Peer(_)) => true,
         };
         if let (true, Some(egress)) = (stays, pinned) {
@@ -306,16 +309,21 @@ impl Node {
         }
         let destination = train.headers.destination;
         let egress = match self.prefixes.owner(destination) {
-            Some(Owner::Peer(peer)) => Some(Egress::Peer(peer)),
+            Some(Owner::Peer(peer)) => {
+                self.classes.get(flow.class).permits_peer(peer).then_some(Egress::Peer(peer))
+            }
             Some(Owner::Local) => None,
-            None => self
-                .exit_of_endpoint(now, &train.headers, flow.metric)
-                .or_else(|| self.choose_exit(now, destination, flow.metric)),
+            None => self.exit_for(now, &train.headers, flow.class),
         };
         let Some(egress) = egress else {
-            let error = icmp::Error::NetUnreachable;
+            let closed = self.is_closed(now, destination, flow.class);
+            let (error, reason) = if closed {
+                (icmp::Error::AdminProhibited, DropReason::PolicyClosed)
+            } else {
+                (icmp::Error::NetUnreachable, DropReason::NoRoute)
+            };
             self.answer_host(now, None, train.frame, &train.headers, error, out);
-            return Err(DropReason::NoRoute);
+            return Err(reason);
         };
         if let Some(entry) = flow.id.and_then(|id| self.flows.get_mut(id)) {
             entry.egress = egress;
@@ -323,45 +331,37 @@ impl Node {
         Ok(egress)
     }
 
-    /// The exit that has the mapping of the packet's source already.
-    fn exit_of_endpoint(&self, now: Instant, headers: &Headers, metric: Metric) -> Option<Egress> {
-        let end = HostEnd::source_of(&FlowKey::of(headers))?;
-        let peer = self.exit_endpoints.exit_of(now, &end)?;
-        let reachable = self.router.path(peer, metric).is_some();
-        let beyond = self.beyond(headers.destination);
-        let serves = beyond.is_ipv4()
-            || self.internet_via_ipv6.iter().any(|via| {
-                *via != ExitVia::Local && { *via == ExitVia::Auto || *via == ExitVia::Peer(peer) }
-            });
-        (reachable && serves && !addr::is_special_purpose(beyond)).then_some(Egress::PeerExit(peer))
-    }
-
-    /// The first exit in the operator's order that can be used now.
-    pub(super) fn choose_exit(
-        &self,
+    /// Takes a train off its class's rate.
+    fn charge_class(
+        &mut self,
         now: Instant,
-        destination: IpAddr,
-        metric: Metric,
-    ) -> Option<Egress> {
-        let beyond = self.beyond(destination);
-        if addr::is_special_purpose(beyond) {
-            return None;
+        class: ClassIndex,
+        train: &Train<'_>,
+    ) -> Result<(), DropReason> {
+        if self.policy.admits(now, class, train.frame.len()) {
+            Ok(())
+        } else {
+            Err(DropReason::ClassRateLimited)
         }
-        let via = if beyond.is_ipv6() { &self.internet_via_ipv6 } else { &self.internet_via };
-        via.iter().find_map(|via| match *via {
-            ExitVia::Local => self.exit.as_ref().map(|_| Egress::LocalExit),
-            ExitVia::Peer(peer) => self.router.path(peer, metric).map(|_| Egress::PeerExit(peer)),
-            ExitVia::Auto => self.best_exit(now, metric).map(Egress::PeerExit),
-        })
     }
 
-    fn best_exit(&self, now: Instant, metric: Metric) -> Option<PeerIndex> {
-        let exits = (0..self.peers.len() as u16).map(PeerIndex);
-        exits
-            .filter(|peer| self.peers[peer.usize()].egress)
-            .filter_map(|peer| Some((self.router.cost(now, peer, metric)?, peer)))
-            .min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)))
-            .map(|(_, peer)| peer)
+    /// The path that a flow takes to a peer now.
+    fn path_of_flow(&mut self, flow: Flow, peer: PeerIndex, train: &Train<'_>) -> Option<Path> {
+        if !self.classes.get(flow.class).multipath {
+            return self.router.path(peer, flow.demand);
+        }
+        let entry = flow.id.and_then(|id| self.flows.get_mut(id));
+        let key = FlowKey::of(&train.headers);
+        let hash = self.policy.groups.hash(&key, flow.class, self.classes.get(flow.class).group);
+        let present = entry.as_ref().and_then(|entry| entry.path);
+        let path = self
+            .router
+            .path_of_flow(peer, flow.demand, hash, present)
+            .or_else(|| self.router.path(peer, flow.demand));
+        if let Some(entry) = entry {
+            entry.path = path;
+        }
+        path
     }
 
     fn send_to_peer(
@@ -372,22 +372,30 @@ impl Node {
         train: &Train<'_>,
         out: &mut Output,
     ) -> Result<TunVerdict, DropReason> {
-        let path = self.router.path(peer, flow.metric);
-        let label = Label { class: flow.class.0, flow_hash: flow.id.map_or(0, |id| id.0 as u16) };
-        let tos = match self.classes.get(flow.class).set_dscp {
+        self.charge_class(now, flow.class, train)?;
+        let path = self.path_of_flow(flow, peer, train);
+        let class = self.classes.get(flow.class);
+        let label = Label { class: class.tag, flow_hash: flow.id.map_or(0, hash_of) };
+        let tos = match class.set_dscp {
             None => train.headers.tos,
             Some(dscp) => dscp << 2 | train.headers.tos & 3,
         };
         let route = path.and_then(|path| self.route(peer, path, tos, label));
         let Some(route) = route else {
-            let error = icmp::Error::HostUnreachable;
+            let restricted = self.router.demand(flow.demand).is_some_and(|d| d.is_restricted());
+            let closed = restricted && self.router.path(peer, Metric::Latency).is_some();
+            let (error, reason) = if closed {
+                (icmp::Error::AdminProhibited, DropReason::PolicyClosed)
+            } else {
+                (icmp::Error::HostUnreachable, DropReason::NoPath)
+            };
             self.answer_host(now, train.came_in_by, train.frame, &train.headers, error, out);
-            return Err(DropReason::NoPath);
+            return Err(reason);
         };
         let outbound = Outbound {
             flow: flow.id,
             class: flow.class,
-            metric: flow.metric,
+            demand: flow.demand,
             packets: train.packets,
             bytes: train.frame.len(),
         };
@@ -417,6 +425,11 @@ impl Node {
             Admitted::Gone => Ok(TunVerdict::Consumed),
         }
     }
+}
+
+/// What relays tell flows apart by.
+const fn hash_of(id: FlowId) -> u16 {
+    (id.0.wrapping_mul(0x9e37_79b1) >> 16) as u16
 }
 
 /// How many packets a frame stands for.

@@ -14,11 +14,14 @@
 //! - `copies`: packets that go over two paths, and which of them came first.
 //! - `reports`: what arrived on which path, told to its sender, and what silence means.
 //! - `control`: probes, advertisements and challenges inside the tunnels.
+//! - `policy`: what the classes of flows may use, and what relays refuse.
 //! - `paths`: what is measured of the paths to the peers, and how it reaches the router.
 
 mod alias;
 mod answer;
+mod bucket;
 mod bundle;
+mod choose_exit;
 mod config;
 mod control;
 mod copies;
@@ -35,6 +38,7 @@ mod on_timeout;
 mod paths;
 mod pcp;
 mod peer;
+mod policy;
 mod prefixes;
 mod reassembly;
 mod relay;
@@ -48,9 +52,11 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-pub use config::{EgressConfig, ExitVia, NodeConfig, PeerConfig, RelayConfig, UplinkConfig};
+pub use config::{
+    EgressConfig, ExitVia, NodeConfig, NodePolicy, PeerConfig, RelayConfig, UplinkConfig,
+};
 pub use from_tun::TunVerdict;
-pub use snapshot::{LinkSnapshot, PathSnapshot, PeerSnapshot, TableSizes};
+pub use snapshot::{AppValueError, LinkSnapshot, PathSnapshot, PeerSnapshot, TableSizes};
 
 use crate::batch::{Output, RxBatch};
 use crate::flow::{Classes, FlowTable};
@@ -62,6 +68,7 @@ use crate::routing::{Advertiser, AdvertiserConfig, RouteEvent, Router};
 use crate::telemetry::Counters;
 use crate::time::{Instant, WallClock};
 use crate::tunnel::{Identity, Tunnels};
+use bucket::Bucket;
 use bundle::Bundles;
 use copies::CopyBudget;
 use encapsulate::{Label, Route, Unsent};
@@ -70,9 +77,9 @@ use exit_endpoints::ExitEndpoints;
 use exit_fragments::ExitFragments;
 use exit64::Translation;
 use peer::Peer;
+use policy::Policy;
 use prefixes::{Owner, PrefixTable};
 use reassembly::Reassembly;
-use relay::RelayBucket;
 
 /// Events kept until the shell takes them; the oldest give way.
 const EVENTS_MAX: usize = 256;
@@ -118,7 +125,8 @@ pub struct Node {
     internet_via_ipv6: Vec<ExitVia>,
     translation: Translation,
     control_budget_bps: u64,
-    relay_bucket: RelayBucket,
+    relay_bucket: Bucket,
+    policy: Policy,
     copy_budget: CopyBudget,
     coalescer: Coalescer,
     exit_fragments: ExitFragments,
@@ -224,12 +232,14 @@ impl Node {
         let peer_ids: Vec<_> = peers.iter().map(|peer| peer.id).collect();
         let advertiser = Advertiser::new(now, pace, config.epoch, &peer_ids);
         let exit = config.egress.as_ref().map(|egress| Exit::new(now, egress, rng.fork()));
+        let node_policy = config.policy();
         let wants_pcp = config.egress.as_ref().is_some_and(|egress| egress.pcp);
         let pcp = wants_pcp.then(|| crate::nat::pcp::PcpServer::new(now));
-        Self {
+        let mut node = Self {
             prefixes: prefix_table(&config),
             flows: FlowTable::new(now, config.flow_limits, &mut rng),
-            relay_bucket: RelayBucket::new(now, config.relay.rate_bps),
+            relay_bucket: Bucket::new(now, config.relay.rate_bps),
+            policy: Policy::new(&mut rng),
             copy_budget: CopyBudget::new(now, config.copies_bps),
             name: config.name,
             id,
@@ -272,7 +282,9 @@ impl Node {
             entries_scratch: Vec::new(),
             route_events: Vec::new(),
             router_stale: false,
-        }
+        };
+        node.set_policy(now, node_policy);
+        node
     }
 
     /// Ends a turn: super-packets that were being put together are queued for the TUN.

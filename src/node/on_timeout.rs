@@ -40,6 +40,7 @@ impl Node {
         self.advertise(now, out);
         if now >= self.expiry_due {
             self.expiry_due = now + EXPIRY_INTERVAL;
+            self.expire_refusals(now);
             let mut unfinished = self.flows.expire(now, EXPIRY_BUDGET) == 0;
             unfinished |= self.serve_exit(now, EXPIRY_BUDGET, out);
             if unfinished {

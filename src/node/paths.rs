@@ -197,11 +197,9 @@ impl Node {
     fn measure_relayed(&mut self, now: Instant, peer: PeerIndex) {
         let spare = self.peers[peer.usize()].favoured;
         let mut relays = std::mem::take(&mut self.relays_scratch);
-        let classes = &self.classes;
+        let policy = &self.policy;
         // Control messages go by latency.
-        let matters = |metric| {
-            metric == Metric::Latency || classes.iter().any(|class| class.metric == metric)
-        };
+        let matters = |demand| demand == Metric::Latency.into() || policy.asks_for(demand);
         self.router.relays_to_probe(peer, matters, &mut relays);
         for &(relay, _) in relays.iter().filter(|relay| relay.1 || spare) {
             self.measure_path(now, peer, relay);

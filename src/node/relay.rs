@@ -12,41 +12,6 @@ use crate::telemetry::{DropReason, Tally};
 use crate::time::Instant;
 use crate::wire::{self, RelayHeader, RelayRepr};
 
-/// A token bucket for what we give to relaying.
-#[derive(Debug)]
-pub(super) struct RelayBucket {
-    rate_bps: Option<u64>,
-    /// Bits that may be sent at once.
-    tokens: u64,
-    at: Instant,
-}
-
-impl RelayBucket {
-    /// The burst is what the rate carries in a tenth of a second, and at least two trains.
-    const BURST_MIN: u64 = 2 * 65_536 * 8;
-
-    pub(super) const fn new(now: Instant, rate_bps: Option<u64>) -> Self {
-        Self { rate_bps, tokens: Self::BURST_MIN, at: now }
-    }
-
-    fn take(&mut self, now: Instant, bytes: usize) -> bool {
-        let Some(rate) = self.rate_bps else { return true };
-        let earned = u128::from(rate) * (now - self.at).as_micros() / 1_000_000;
-        let burst = (rate / 10).max(Self::BURST_MIN);
-        if earned > 0 {
-            self.tokens =
-                burst.min(self.tokens + u64::try_from(earned).unwrap_or(u64::MAX).min(burst));
-            self.at = now;
-        }
-        let bits = bytes as u64 * 8;
-        let enough = self.tokens >= bits;
-        if enough {
-            self.tokens -= bits;
-        }
-        enough
-    }
-}
-
 impl Node {
     /// Opens the headers of relay datagrams in a row that one hop authenticated and that have one
     /// way to go; then handles what is inside, or sends them on. All is looked up once. False when
@@ -159,6 +124,7 @@ impl Node {
         if !from.may_relay {
             return Err(DropReason::RelayRefused);
         }
+        let mut refused = None;
         let to = by_id(&self.ids, repr.dst).ok_or(DropReason::RelayUnknownDestination)?;
         if to == hop {
             return Err(DropReason::RelayUnknownDestination);
@@ -168,15 +134,18 @@ impl Node {
         while let Some(range) = run.first() {
             run.advance();
             let datagram = &mut rx.slots[arrival.slot].buffer[range.clone()];
-            let sealed = if self.relay_bucket.take(now, range.len()) {
-                // Class and flow are each datagram's own.
-                RelayHeader::parse(datagram).and_then(|RelayHeader { repr, .. }| {
-                    let hop_limit = wire::relay::HOP_LIMIT - 1;
-                    sealer.seal(&RelayRepr { hop_limit, ..repr }, datagram)
-                })
-            } else {
-                Err(DropReason::RelayRateLimited)
-            };
+            // Class and flow are each datagram's own.
+            let sealed = RelayHeader::parse(datagram).and_then(|RelayHeader { repr, .. }| {
+                if self.policy.refused.contains(repr.class) {
+                    refused = Some(repr.class);
+                    return Err(DropReason::RelayClassRefused);
+                }
+                if !self.relay_bucket.take(now, range.len()) {
+                    return Err(DropReason::RelayRateLimited);
+                }
+                let hop_limit = wire::relay::HOP_LIMIT - 1;
+                sealer.seal(&RelayRepr { hop_limit, ..repr }, datagram)
+            });
             if let Err(reason) = sealed {
                 self.counters.drop(reason);
                 continue;
@@ -184,6 +153,9 @@ impl Node {
             self.counters.relayed.add(1, range.len() as u64);
             self.counters.underlay_tx.add(1, range.len() as u64);
             queue_forward(arrival.slot as u16, range, target, out);
+        }
+        if let Some(tag) = refused {
+            self.refuse_class(now, hop, tag, out);
         }
         Ok(())
     }
@@ -215,23 +187,6 @@ fn queue_forward(slot: u16, range: Range<usize>, target: Target, out: &mut Outpu
 mod tests {
     use super::*;
     use crate::id::UplinkIndex;
-    use std::time::Duration;
-
-    #[test]
-    fn the_rate_holds_over_time_and_bursts_are_bounded() {
-        let start = Instant::from_micros(0);
-        let mut bucket = RelayBucket::new(start, Some(8_000_000));
-        let mut passed = 0;
-        for ms in 0..10_000 {
-            for _ in 0..4 {
-                if bucket.take(start + Duration::from_millis(ms), 1_000) {
-                    passed += 1_000;
-                }
-            }
-        }
-        assert!((9_900_000..10_300_000).contains(&passed), "{passed}");
-        assert!(RelayBucket::new(start, None).take(start, 1 << 30));
-    }
 
     #[test]
     fn datagrams_in_a_row_leave_as_one_train() {

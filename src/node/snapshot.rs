@@ -6,12 +6,12 @@ use std::time::Duration;
 use super::Node;
 use super::peer::PathState;
 use super::prefixes::Owner;
-use crate::flow::{ClassIndex, Egress, Flow, FlowCounts, FlowId, FlowKey};
+use crate::flow::{Class, ClassIndex, Egress, Flow, FlowCounts, FlowId, FlowKey, Marks};
 use crate::id::{NodeId, PeerIndex, PublicKey};
 use crate::metric::{LinkReport, Metric};
 use crate::nat::{Nat, NatCounts};
 use crate::path::{LinkId, Path};
-use crate::routing::Explanation;
+use crate::routing::{Demand, Explanation};
 use crate::telemetry::{Counters, Tally};
 use crate::time::Instant;
 use crate::tunnel::TunnelStatus;
@@ -80,6 +80,11 @@ pub struct TableSizes {
     pub mappings: usize,
 }
 
+/// There is no such peer, or too much is said of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no room for another value")]
+pub struct AppValueError;
+
 impl Node {
     /// Our name.
     pub fn name(&self) -> &str {
@@ -136,34 +141,77 @@ impl Node {
         self.flows.lookup(key).and_then(|id| self.flows.get(id))
     }
 
-    /// The name and metric of a class.
-    pub fn class(&self, class: ClassIndex) -> (&str, Metric) {
-        let class = self.classes.get(class);
-        (&class.name, class.metric)
+    /// A class.
+    pub fn class(&self, class: ClassIndex) -> &Class {
+        self.classes.get(class)
+    }
+
+    /// What a class asks of its paths.
+    pub fn demand(&self, class: ClassIndex) -> Demand {
+        self.policy.demand(class)
     }
 
     /// The class that a new flow with this key would get.
-    pub fn classify(&self, key: &FlowKey, dscp: u8) -> ClassIndex {
-        self.classes.classify(key, dscp)
+    pub fn classify(&self, key: &FlowKey, marks: Marks) -> ClassIndex {
+        self.classes.classify(key, marks)
     }
 
     /// Where a new flow to `destination` would leave the overlay.
-    pub fn egress_for(&self, now: Instant, destination: IpAddr, metric: Metric) -> Option<Egress> {
+    pub fn egress_for(
+        &self,
+        now: Instant,
+        destination: IpAddr,
+        class: ClassIndex,
+    ) -> Option<Egress> {
         match self.prefixes.owner(destination) {
             Some(Owner::Local) => Some(Egress::Local),
-            Some(Owner::Peer(peer)) => Some(Egress::Peer(peer)),
-            None => self.choose_exit(now, destination, metric),
+            Some(Owner::Peer(peer)) => {
+                self.classes.get(class).permits_peer(peer).then_some(Egress::Peer(peer))
+            }
+            None => self.choose_exit(now, destination, class),
         }
     }
 
+    /// The path that a flow takes now, when it goes to a peer.
+    pub fn path_of(&self, flow: &Flow) -> Option<Path> {
+        let (Egress::Peer(peer) | Egress::PeerExit(peer)) = flow.egress else { return None };
+        flow.path.or_else(|| self.router.path(peer, self.demand(flow.class)))
+    }
+
+    /// What an application says of a path to a peer, less being better, and until when; `None` takes
+    /// it back. Classes with the metric `app` go by it.
+    pub fn set_app_value(
+        &mut self,
+        now: Instant,
+        peer: PeerIndex,
+        path: Path,
+        value: Option<(f64, Instant)>,
+    ) -> Result<(), AppValueError> {
+        if !self.router.set_app_value(now, peer, path, value) {
+            return Err(AppValueError);
+        }
+        self.touch();
+        Ok(())
+    }
+
+    /// What applications say of the paths to a peer.
+    pub fn app_values(&self, peer: PeerIndex) -> impl Iterator<Item = (Path, f64, Instant)> {
+        self.router.app_values(peer)
+    }
+
     /// The path that a flow to `peer` takes now.
-    pub fn path(&self, peer: PeerIndex, metric: Metric) -> Option<Path> {
-        self.router.path(peer, metric)
+    pub fn path(&self, peer: PeerIndex, demand: impl Into<Demand>) -> Option<Path> {
+        self.router.path(peer, demand)
     }
 
     /// Why.
-    pub fn explain(&self, now: Instant, peer: PeerIndex, metric: Metric) -> Option<Explanation> {
-        self.router.explain(now, peer, metric)
+    pub fn explain(
+        &self,
+        now: Instant,
+        peer: PeerIndex,
+        demand: impl Into<Demand>,
+    ) -> Option<Explanation> {
+        self.router.explain(now, peer, demand)
     }
 
     /// A peer's name.

@@ -27,12 +27,13 @@ impl CostConfig {
     ///
     /// - `Latency`: round trip in microseconds, and the penalty for loss.
     /// - `Loss`: the fraction lost; among equals 100 ms of round trip weigh as 0.1 %.
+    /// - `App`: as latency; what applications say is no report.
     /// - `Throughput`: the inverse of the paper's score `sqrt(1.5) / (rtt * sqrt(p))`, in seconds.
     pub fn cost(&self, metric: Metric, report: &LinkReport) -> f64 {
         let loss = report.loss.fraction();
         let rtt_us = f64::from(report.latency_us);
         match metric {
-            Metric::Latency => {
+            Metric::Latency | Metric::App => {
                 let penalised = (loss - self.free_loss).max(0.0);
                 rtt_us + penalised * self.loss_penalty.as_micros() as f64
             }

@@ -1,6 +1,7 @@
 //! Why a path is used: every candidate, what speaks for it, and the last switch.
 
 use super::hysteresis::{Margin, SwitchCause};
+use super::spread::Share;
 use crate::id::PeerIndex;
 use crate::metric::{LinkReport, Metric};
 use crate::path::Path;
@@ -25,6 +26,8 @@ pub enum Standing {
     AdvertisedDown,
     /// The relay advertises that it has no capacity left.
     RelayFull,
+    /// The class of the flows may not use it.
+    Forbidden,
 }
 
 impl Standing {
@@ -39,6 +42,7 @@ impl Standing {
             Self::NotAdvertised => "relay advertises no link",
             Self::AdvertisedDown => "relay's link is not up",
             Self::RelayFull => "relay has no capacity left",
+            Self::Forbidden => "closed to the class",
         }
     }
 
@@ -59,6 +63,8 @@ pub struct Candidate {
     pub report: LinkReport,
     /// True for our own end-to-end measurement of a path through a relay.
     pub measured: bool,
+    /// What an application says of it, when that is asked for.
+    pub app_value: Option<f64>,
     /// In the unit of the metric; less is better.
     pub cost: f64,
     /// The cost with this node's own order of near-equal relays: what is compared.
@@ -74,7 +80,7 @@ pub struct Candidate {
 pub struct Explanation {
     /// The peer.
     pub peer: PeerIndex,
-    /// The metric.
+    /// The metric that decided.
     pub metric: Metric,
     /// The path that was decided on.
     pub chosen: Option<Path>,
@@ -90,10 +96,14 @@ pub struct Explanation {
     pub switched_at: Option<Instant>,
     /// Switches since the start, the first choice not counted.
     pub switches: u32,
+    /// How long after a switch there is no other one without need.
+    pub hold_down: std::time::Duration,
     /// Before this no switch to a path that is merely better.
     pub hold_down_until: Option<Instant>,
     /// By how much a challenger must be better.
     pub margin: Margin,
+    /// The paths that flows are spread over, if they are.
+    pub spread: Vec<Share>,
     /// Direct links first, then relays by index.
     pub candidates: Vec<Candidate>,
 }

@@ -9,22 +9,29 @@
 //! the margin and hold-down of hysteresis, the back-off of paths that flap, and the
 //! detour that is taken while the chosen path is merely suspect. [`Explanation`] shows them all.
 //!
+//! What a class of flows asks for is a [`DemandSpec`]: a metric, the relays and uplinks that are open
+//! to it, and whether its flows are spread over several paths.
+//!
 //! RON (Andersen et al., HotOS 2001 and SOSP 2001): one intermediate hop suffices, link state among
 //! all nodes, latency, loss and throughput optimizers.
 
 mod advertiser;
 mod cost;
 mod database;
+mod demand;
 mod event;
 mod explain;
 mod hysteresis;
 mod router;
 mod selection;
+mod spread;
 
 pub use advertiser::{Advertiser, AdvertiserConfig};
 pub use cost::CostConfig;
 pub use database::{Advertisement, Applied, LinkStateDatabase};
+pub use demand::{Demand, DemandSpec};
 pub use event::RouteEvent;
 pub use explain::{Candidate, Explanation, Standing};
 pub use hysteresis::{FlapConfig, HysteresisConfig, Margin, SwitchCause};
 pub use router::{PeerInfo, Router, RouterConfig};
+pub use spread::{SPREAD_MAX, Share};

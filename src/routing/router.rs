@@ -1,15 +1,18 @@
 //! The router: reports in, a table of paths out.
 
 mod candidates;
+mod demands;
 
 use std::time::Duration;
 
 use super::cost::CostConfig;
 use super::database::{Advertisement, Applied, LinkStateDatabase};
+use super::demand::{Demand, DemandSpec};
 use super::event::{self, RouteEvent};
-use super::explain::{Candidate, Explanation};
+use super::explain::{Candidate, Explanation, Standing};
 use super::hysteresis::{FlapConfig, FlapTable, HysteresisConfig, Margin};
 use super::selection::{Rules, Selection};
+use super::spread::Spread;
 use crate::id::{NodeId, PeerIndex};
 use crate::metric::{LinkReport, Loss, Metric};
 use crate::path::{LinkId, Path};
@@ -68,7 +71,12 @@ struct PeerState {
     flaps: FlapTable,
     /// The direct link to use: as a path to the peer itself and as first hop through it.
     hop: Selection,
-    by_metric: [Selection; Metric::COUNT],
+    /// One for each demand.
+    selections: Vec<Selection>,
+    /// One for each demand; empty for those without multi-path.
+    spreads: Vec<Spread>,
+    /// Values that applications gave paths, and until when they hold.
+    app_values: Vec<(Path, (f64, Instant))>,
 }
 
 impl PeerState {
@@ -97,7 +105,9 @@ pub struct Router {
     due: Instant,
     computed_at: Instant,
     generation: u64,
+    demands: Vec<DemandSpec>,
     scratch: Vec<Candidate>,
+    restricted_scratch: Vec<Candidate>,
 }
 
 impl Router {
@@ -117,7 +127,9 @@ impl Router {
             relayed: Vec::new(),
             flaps: FlapTable::default(),
             hop: Selection::default(),
-            by_metric: [Selection::default(); Metric::COUNT],
+            selections: vec![Selection::default(); Metric::COUNT],
+            spreads: vec![Spread::default(); Metric::COUNT],
+            app_values: Vec::new(),
         };
         let scratch = Vec::with_capacity(Self::MAX_LINKS + peers.len());
         Self {
@@ -128,7 +140,9 @@ impl Router {
             due: Instant::ZERO,
             computed_at: Instant::ZERO,
             generation: 0,
+            demands: Metric::ALL.map(DemandSpec::plain).into(),
             scratch,
+            restricted_scratch: Vec::new(),
         }
     }
 
@@ -206,6 +220,7 @@ impl Router {
         let oldest = self.config.measurement_expiry;
         for peer in &mut self.peers {
             peer.relayed.retain(|(_, (_, told_at))| now - *told_at <= oldest);
+            peer.app_values.retain(|(_, (_, until))| now < *until);
         }
         let mut changed = false;
         // Links first: relayed paths begin with them.
@@ -245,22 +260,55 @@ impl Router {
             }
         }
         let mut changed = false;
-        for metric in Metric::ALL {
-            self.weigh(now, index, metric, &mut candidates);
-            let rules = self.rules(metric);
-            let mut selection = self.peers[index].by_metric[metric.usize()];
-            let before = selection;
-            let shares = |a, b| self.share(a, b);
-            let change = selection.decide(now, &rules, &candidates, shares);
-            let state = &mut self.peers[index];
-            if let Some(path) = change.failed {
-                state.flaps.failed(now, &self.config.flap, path);
-            }
-            state.by_metric[metric.usize()] = selection;
-            changed |= change.table;
-            event::push(events, PeerIndex(index as u16), metric, &before, &selection);
+        for demand in 0..self.demands.len() {
+            changed |= self.decide_demand(now, index, demand, &mut candidates, events);
         }
         self.scratch = candidates;
+        changed
+    }
+
+    /// Decides on the paths of one demand, given all candidates.
+    fn decide_demand(
+        &mut self,
+        now: Instant,
+        index: usize,
+        demand: usize,
+        all: &mut [Candidate],
+        events: &mut Vec<RouteEvent>,
+    ) -> bool {
+        let mut open = std::mem::take(&mut self.restricted_scratch);
+        let restricted = self.demands[demand].is_restricted();
+        let candidates = if restricted {
+            open.clear();
+            open.extend_from_slice(all);
+            self.restrict(demand, &mut open);
+            &mut open
+        } else {
+            all
+        };
+        let metric = self.weigh(now, index, self.demands[demand].metric, candidates);
+        let rules = self.rules(metric);
+        let mut selection = self.peers[index].selections[demand];
+        let before = selection;
+        let shares = |a, b| self.share(a, b);
+        let change = selection.decide(now, &rules, candidates, shares);
+        let mut changed = change.table;
+        // A path that is closed has not failed.
+        let failed = change.failed.filter(|path| {
+            !candidates.iter().any(|c| c.path == *path && c.standing == Standing::Forbidden)
+        });
+        if self.demands[demand].multipath {
+            changed |= self.spread(index, demand, rules.margin, candidates);
+        }
+        let state = &mut self.peers[index];
+        if let Some(path) = failed {
+            state.flaps.failed(now, &self.config.flap, path);
+        }
+        state.selections[demand] = selection;
+        if demand < Metric::COUNT {
+            event::push(events, PeerIndex(index as u16), metric, &before, &selection);
+        }
+        self.restricted_scratch = open;
         changed
     }
 
@@ -269,6 +317,10 @@ impl Router {
             Metric::Latency => self.config.hysteresis.latency,
             Metric::Loss => self.config.hysteresis.loss,
             Metric::Throughput => self.config.hysteresis.throughput,
+            // Whatever the unit is: as far as latency in proportion.
+            Metric::App => {
+                Margin { relative: self.config.hysteresis.latency.relative, absolute: 0.0 }
+            }
         }
     }
 
@@ -288,19 +340,23 @@ impl Router {
     }
 
     /// The path for packets to `peer` now: the chosen one, or a detour while that is suspect.
-    pub fn path(&self, peer: PeerIndex, metric: Metric) -> Option<Path> {
-        self.peers.get(peer.usize())?.by_metric[metric.usize()].in_use()
+    pub fn path(&self, peer: PeerIndex, demand: impl Into<Demand>) -> Option<Path> {
+        self.selection(peer, demand)?.in_use()
+    }
+
+    fn selection(&self, peer: PeerIndex, demand: impl Into<Demand>) -> Option<&Selection> {
+        self.peers.get(peer.usize())?.selections.get(demand.into().usize())
     }
 
     /// The best other path, over other uplinks where there are any: for second copies. While
     /// [`Router::path`] is a detour, it is the suspect path.
-    pub fn alternate(&self, peer: PeerIndex, metric: Metric) -> Option<Path> {
-        self.peers.get(peer.usize())?.by_metric[metric.usize()].alternate
+    pub fn alternate(&self, peer: PeerIndex, demand: impl Into<Demand>) -> Option<Path> {
+        self.selection(peer, demand)?.alternate
     }
 
     /// The suspect path that [`Router::path`] is a detour around, if it is one.
-    pub fn suspected(&self, peer: PeerIndex, metric: Metric) -> Option<Path> {
-        let selection = &self.peers.get(peer.usize())?.by_metric[metric.usize()];
+    pub fn suspected(&self, peer: PeerIndex, demand: impl Into<Demand>) -> Option<Path> {
+        let selection = self.selection(peer, demand)?;
         selection.detour.and(selection.chosen)
     }
 
@@ -322,22 +378,25 @@ impl Router {
         self.generation
     }
 
-    /// Relays towards `peer` that should be measured end to end under the metrics that matter, at
+    /// Relays towards `peer` that should be measured end to end under the demands that matter, at
     /// most [`Router::MAX_MEASURED`]: `true` for those in use or suspect, `false` for mere
     /// alternates.
     pub fn relays_to_probe(
         &self,
         peer: PeerIndex,
-        matters: impl Fn(Metric) -> bool,
+        matters: impl Fn(Demand) -> bool,
         out: &mut Vec<(PeerIndex, bool)>,
     ) {
         out.clear();
         let Some(state) = self.peers.get(peer.usize()) else { return };
-        let of_metric = |metric: &Metric| state.by_metric[metric.usize()];
-        let selections = || Metric::ALL.iter().filter(|metric| matters(**metric)).map(of_metric);
-        let used = selections().flat_map(|s| [s.in_use(), s.chosen]);
-        let spare = selections().map(|s| s.alternate);
-        let all = used.map(|path| (path, true)).chain(spare.map(|path| (path, false)));
+        let chosen = || {
+            let numbered = (0..).map(Demand).zip(&state.selections);
+            numbered.filter(|(demand, _)| matters(*demand)).map(|(_, selection)| selection)
+        };
+        let used = chosen().flat_map(|s| [s.in_use(), s.chosen]).map(|path| (path, true));
+        let spare = chosen().map(|s| (s.alternate, false));
+        let good = state.spreads.iter().flat_map(|spread| &spread.0);
+        let all = used.chain(spare).chain(good.map(|share| (Some(share.path), false)));
         for (path, in_use) in all {
             if let Some(relay) = path.and_then(Path::relay)
                 && out.len() < Self::MAX_MEASURED
@@ -355,21 +414,29 @@ impl Router {
 
     /// What the path in use costs, in the unit of the metric; less is better. Allocates: for new
     /// flows and for `status`, not for each packet.
-    pub fn cost(&self, now: Instant, peer: PeerIndex, metric: Metric) -> Option<f64> {
-        let path = self.path(peer, metric)?;
-        let candidates = self.explain(now, peer, metric)?.candidates;
+    pub fn cost(&self, now: Instant, peer: PeerIndex, demand: impl Into<Demand>) -> Option<f64> {
+        let demand = demand.into();
+        let path = self.path(peer, demand)?;
+        let candidates = self.explain(now, peer, demand)?.candidates;
         candidates.iter().find(|candidate| candidate.path == path).map(|found| found.cost)
     }
 
     /// All that led to the present choice. Allocates: not for each packet. `None` for no peer.
-    pub fn explain(&self, now: Instant, peer: PeerIndex, metric: Metric) -> Option<Explanation> {
-        let index = peer.usize();
-        let selection = self.peers.get(index)?.by_metric[metric.usize()];
-        let rules = self.rules(metric);
+    pub fn explain(
+        &self,
+        now: Instant,
+        peer: PeerIndex,
+        demand: impl Into<Demand>,
+    ) -> Option<Explanation> {
+        let (index, demand) = (peer.usize(), demand.into());
+        let selection = *self.selection(peer, demand)?;
+        let spec = self.demands.get(demand.usize())?;
         let mut candidates = Vec::new();
         self.gather_direct(index, &mut candidates);
         self.gather_relayed(index, &mut candidates);
-        self.weigh(now, index, metric, &mut candidates);
+        self.restrict(demand.usize(), &mut candidates);
+        let metric = self.weigh(now, index, spec.metric, &mut candidates);
+        let rules = self.rules(metric);
         Some(Explanation {
             peer,
             metric,
@@ -380,8 +447,10 @@ impl Router {
             cause: selection.cause,
             switched_at: selection.switched_at,
             switches: selection.switches,
+            hold_down: rules.hold_down,
             hold_down_until: selection.hold_down_until(&rules).filter(|until| *until > now),
             margin: rules.margin,
+            spread: self.shares(peer, demand).to_vec(),
             candidates,
         })
     }

@@ -336,6 +336,16 @@ impl Simulator {
         self.nodes[number].boxes.iter_mut().flatten().for_each(Middlebox::reset);
     }
 
+    /// An operator tells a running node something.
+    pub fn operate(&mut self, number: NodeNumber, act: impl FnOnce(&mut Node, Instant)) {
+        let slot = &mut self.nodes[number];
+        let now = slot.clock.local(self.now);
+        if let Some(node) = &mut slot.node {
+            act(node, now);
+            self.arm(number);
+        }
+    }
+
     /// A host behind `number` sends an IP packet.
     pub fn send(&mut self, number: NodeNumber, packet: &[u8]) {
         self.send_frame(number, packet, Vnet::default());

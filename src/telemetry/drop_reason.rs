@@ -63,6 +63,10 @@ drop_reasons! {
     ExitForbidden => "exit_forbidden",
     /// The peer may not use our exit.
     ExitRefused => "exit_refused",
+    /// The flow's class may not use any peer, relay, uplink or exit by which it could go.
+    PolicyClosed => "policy_closed",
+    /// The flow's class sends more than it may.
+    ClassRateLimited => "class_rate_limited",
     /// From the Internet, or from an exit, and part of no flow that we started.
     Unsolicited => "unsolicited",
 
@@ -129,6 +133,8 @@ drop_reasons! {
     // Relaying.
     /// We do not relay for this peer.
     RelayRefused => "relay_refused",
+    /// We do not relay packets of this class.
+    RelayClassRefused => "relay_class_refused",
     /// The relay's destination is no peer of ours, or is the sender.
     RelayUnknownDestination => "relay_unknown_destination",
     /// The relay has no direct link to the destination.

@@ -692,7 +692,7 @@ const CLASSES_IN_ORDER: &[Case] = &[
     (
         "",
         "classes: [{name: a, metric: speed}]",
-        "27:29: classes[0].metric: unknown value `speed`: possible here are `latency`, `loss`, `throughput`",
+        "27:29: classes[0].metric: unknown value `speed`: possible here are `latency`, `loss`, `throughput`, `app`",
     ),
     (
         "",
@@ -729,6 +729,74 @@ const CLASSES_IN_ORDER: &[Case] = &[
 #[test]
 fn classes_in_order() {
     check(CLASSES_IN_ORDER);
+}
+
+const POLICY: &[Case] = &[
+    (
+        "",
+        "classes: [{name: a, only: {}}]",
+        "27:27: classes[0].only: the section is empty: name peers, relays, uplinks or exits, or remove it",
+    ),
+    (
+        "",
+        "classes: [{name: a, only: {relays: [utha]}}]",
+        "27:37: classes[0].only.relays[0]: there is no peer `utha`: did you mean `utah`?",
+    ),
+    (
+        "",
+        "classes: [{name: a, only: {peers: []}}]",
+        "27:35: classes[0].only.peers: the list is empty and nothing is left: fill it, or remove the key",
+    ),
+    (
+        "",
+        "classes: [{name: a, avoid: {relays: []}}]",
+        "27:37: classes[0].avoid.relays: the list is empty and avoids nothing: fill it, or remove the key",
+    ),
+    (
+        "",
+        "classes: [{name: a, avoid: {uplinks: [isp1]}}]",
+        "27:38: classes[0].avoid.uplinks: no uplink is left: leave one out",
+    ),
+    (
+        "",
+        "classes: [{name: a, only: {uplinks: [isp9]}}]",
+        "27:38: classes[0].only.uplinks[0]: there is no uplink `isp9`: did you mean `isp1`?",
+    ),
+    (
+        "",
+        "classes: [{name: a, only: {exits: [utah, utah]}}]",
+        "27:42: classes[0].only.exits[1]: `utah` is listed twice",
+    ),
+    (
+        "",
+        "classes: [{name: a, match: {flow_label: 0x100000}}, {name: b}]",
+        "27:41: classes[0].match.flow_label: `0x100000`: not a flow label: use 0 to 1048575, or 0x0 to 0xfffff",
+    ),
+    (
+        "",
+        "classes: [{name: a, match: {interface: wan0}}, {name: b}]",
+        "27:40: classes[0].match.interface: `wan0`: not one of `lan.interfaces`: only their hosts can be told apart",
+    ),
+    (
+        "",
+        "classes: [{name: a, tag: 2, match: {dscp: ef}}, {name: b}]",
+        "27:49: classes[1].tag: 2 is the tag of class `a` (by default a class's place in the list): use another one",
+    ),
+    (
+        "",
+        "classes: [{name: a, priority: urgent}]",
+        "27:31: classes[0].priority: unknown value `urgent`: possible here are `high`, `normal`, `low`",
+    ),
+    (
+        "",
+        "classes: [{name: bulk}]\nrelay: {refuse: [blk]}",
+        "28:18: relay.refuse[0]: there is no class `blk`: did you mean `bulk`?",
+    ),
+];
+
+#[test]
+fn policy() {
+    check(POLICY);
 }
 
 const FIGURES_AND_UNITS: &[Case] = &[

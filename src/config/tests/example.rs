@@ -12,7 +12,7 @@ pub(super) const EXAMPLE: &str = include_str!("../../../config.example.yaml");
 fn the_example_is_valid() {
     let config = parse(EXAMPLE).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(config.peers.len(), 2);
-    assert_eq!(config.classes.len(), 3);
+    assert_eq!(config.classes.len(), 4);
 }
 
 /// The keys of the section that `path` leads to, asked from serde; none if it is no section.

@@ -29,7 +29,7 @@ fn absent_keys_have_working_defaults() {
     assert_eq!(config.uplinks[0].listen, Listen::Auto { ipv6: false, port: 4710 });
     assert_eq!(config.uplinks[0].gso, UdpGso::Auto);
     assert_eq!(config.egress, None);
-    assert_eq!(config.relay, RelaySection { allowed: vec![], rate: None });
+    assert_eq!(config.relay, RelaySection { allowed: vec![], rate: None, refused: vec![] });
     assert_eq!(config.internet, InternetVia::Ordered(vec![]));
     assert_eq!(config.probing.budget, Rate::from_kbit(33));
     assert_eq!(config.routing.hold_down, Duration::from_secs(5));
@@ -82,7 +82,7 @@ fn names_become_indices() {
     assert_eq!(egress.pool, ["100.64.1.1/32".parse().unwrap()]);
     assert_eq!(config.relay.allowed, [PeerIndex(1)]);
     assert_eq!(config.relay.rate, Some(Rate::from_bits_per_second(1_500_000)));
-    let exits = vec![Exit::Peer(PeerIndex(0)), Exit::Local];
+    let exits = vec![ExitPoint::Peer(PeerIndex(0)), ExitPoint::Local];
     assert_eq!(config.internet, InternetVia::Ordered(exits));
     assert_eq!(config.peer_named("aros"), Some(PeerIndex(1)));
     assert_eq!(config.peer_named("mit"), None);
@@ -90,7 +90,7 @@ fn names_become_indices() {
 
 #[test]
 fn without_a_choice_the_own_exit_comes_first() {
-    let exits = vec![Exit::Local, Exit::Peer(PeerIndex(0))];
+    let exits = vec![ExitPoint::Local, ExitPoint::Peer(PeerIndex(0))];
     assert_eq!(parse(BASE).unwrap().internet, InternetVia::Ordered(exits));
 }
 

@@ -116,6 +116,12 @@ fn unusual_values_come_back() {
          - {name: '1e5', match: {protocol: icmp}, set_dscp: default}\n\
          - {name: '0', match: {protocol: 132, source_ports: 53, destination_ports: [1-9, 10]}}\n\
          - {name: 'null', metric: loss, redundancy: 2}",
+        "classes:\n\
+         - {name: a, match: {flow_label: 74565, interface: [lan0]}, only: {relays: []}}\n\
+         - {name: b, match: {dscp: 1}, only: {peers: [aros, utah], exits: []}, tag: 255}\n\
+         - {name: c, match: {dscp: 2}, avoid: {exits: [utah, local], peers: aros}, priority: low}\n\
+         - {name: d, metric: app, multipath: true, group: source, rate: 1.5mbit}\n\
+         relay: {refuse: [d, a]}",
     ] {
         round_trip(&format!("{BASE}{extra}\n"));
     }

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use super::peers::Names;
 use super::uplinks::label;
-use super::{choice, hint, items, network, number, required, word_or};
+use super::{choice, hint, items, network, number, required, scope, word, word_or};
 use crate::config::de::At;
 use crate::config::fault::Faults;
 use crate::config::raw::{RawClass, RawMatch, Texts};
-use crate::config::units::parse_ports;
-use crate::flow::{Class, ClassMatch};
+use crate::config::types::Uplink;
+use crate::config::units::{Rate, parse_ports};
+use crate::flow::{Class, ClassMatch, Group, Priority};
 use crate::metric::Metric;
 
 /// Each new flow is compared with all of them.
@@ -18,8 +20,26 @@ const REDUNDANCY_MAX: u64 = 2;
 /// So many alternatives of one condition.
 const ALTERNATIVES_MAX: usize = 64;
 
-const METRICS: [(&str, Metric); 3] =
-    [("latency", Metric::Latency), ("loss", Metric::Loss), ("throughput", Metric::Throughput)];
+const METRICS: [(&str, Metric); 4] = [
+    ("latency", Metric::Latency),
+    ("loss", Metric::Loss),
+    ("throughput", Metric::Throughput),
+    ("app", Metric::App),
+];
+
+/// What a class can refer to.
+pub(super) struct Known<'k> {
+    pub(super) names: &'k Names<'k>,
+    pub(super) uplinks: &'k [Option<Uplink>],
+    pub(super) interfaces: &'k [String],
+    pub(super) local_exit: bool,
+}
+
+pub(in crate::config) const GROUPS: [(&str, Group); 3] =
+    [("flow", Group::Flow), ("hosts", Group::Hosts), ("source", Group::Source)];
+
+pub(in crate::config) const PRIORITIES: [(&str, Priority); 3] =
+    [("high", Priority::High), ("normal", Priority::Normal), ("low", Priority::Low)];
 
 /// By IANA's protocol numbers.
 const PROTOCOLS: [(&str, u8); 6] =
@@ -63,7 +83,11 @@ pub(in crate::config) fn protocol_name(number: u8) -> Option<&'static str> {
     PROTOCOLS.iter().find(|(_, known)| *known == number).map(|(name, _)| *name)
 }
 
-pub(super) fn classes(list: Option<&At<Vec<At<RawClass>>>>, faults: &mut Faults) -> Vec<Class> {
+pub(super) fn classes(
+    list: Option<&At<Vec<At<RawClass>>>>,
+    known: &Known<'_>,
+    faults: &mut Faults,
+) -> Vec<Class> {
     let Some(list) = list else { return vec![Class::default()] };
     if list.value.is_empty() {
         faults.at(list, "the list is empty: write at least one class, or remove the key");
@@ -75,7 +99,29 @@ pub(super) fn classes(list: Option<&At<Vec<At<RawClass>>>>, faults: &mut Faults)
     }
     check_order(&list.value, faults);
     check_names(&list.value, faults);
-    list.value.iter().filter_map(|at| class(at, faults)).collect()
+    let classes = (1u8..).zip(&list.value);
+    let classes: Vec<Class> =
+        classes.filter_map(|(place, at)| class(at, place, known, faults)).collect();
+    check_tags(&classes, &list.value, faults);
+    classes
+}
+
+/// A relay knows a class by its tag alone.
+fn check_tags(classes: &[Class], list: &[At<RawClass>], faults: &mut Faults) {
+    if classes.len() < list.len() {
+        return;
+    }
+    for (index, (class, section)) in classes.iter().zip(list).enumerate() {
+        let Some(other) = classes[..index].iter().find(|other| other.tag == class.tag) else {
+            continue;
+        };
+        let at = section.value.tag.as_ref().map_or(section.position, |at| at.position);
+        let message = format!(
+            "{} is the tag of class `{}` (by default a class's place in the list): use another one",
+            class.tag, other.name
+        );
+        faults.push(at, &section.key_of("tag"), message);
+    }
 }
 
 /// The first match wins, so what matches all comes last, and something must.
@@ -104,25 +150,42 @@ fn check_names(list: &[At<RawClass>], faults: &mut Faults) {
     }
 }
 
-fn class(section: &At<RawClass>, faults: &mut Faults) -> Option<Class> {
+fn class(
+    section: &At<RawClass>,
+    place: u8,
+    known: &Known<'_>,
+    faults: &mut Faults,
+) -> Option<Class> {
     let raw = &section.value;
     let name = required(section, &raw.name, "name", "name the class, like `voice`", faults)
         .and_then(|at| label(at, faults));
-    let matches = raw.r#match.as_ref().map(|at| class_match(at, faults));
+    let matches = raw.r#match.as_ref().map(|at| class_match(at, known, faults));
     let metric = raw.metric.as_ref().and_then(|at| choice(at, &METRICS, faults));
     let bounds = 1..=REDUNDANCY_MAX;
     let redundancy = raw.redundancy.as_ref().and_then(|at| number(at, bounds, faults));
     let set_dscp = raw.set_dscp.as_ref().and_then(|at| dscp(at, faults));
+    let tag = raw.tag.as_ref().and_then(|at| number(at, 1..=u64::from(u8::MAX), faults));
+    let group = raw.group.as_ref().and_then(|at| choice(at, &GROUPS, faults));
+    let priority = raw.priority.as_ref().and_then(|at| choice(at, &PRIORITIES, faults));
+    let rate = raw.rate.as_ref().filter(|at| at.value != "unlimited");
+    let rate: Option<Rate> = rate.and_then(|at| word(at, faults));
     Some(Class {
         name: name?,
         matches,
         metric: metric.unwrap_or_default(),
         redundancy: redundancy.unwrap_or(1),
         set_dscp,
+        tag: tag.unwrap_or(place),
+        only: scope::only(raw.only.as_ref(), known, faults),
+        avoid: scope::avoid(raw.avoid.as_ref(), known, faults),
+        group: group.unwrap_or_default(),
+        rate_bps: rate.map(Rate::bits_per_second),
+        priority: priority.unwrap_or_default(),
+        multipath: raw.multipath.as_ref().is_some_and(|at| at.value),
     })
 }
 
-fn class_match(section: &At<RawMatch>, faults: &mut Faults) -> ClassMatch {
+fn class_match(section: &At<RawMatch>, known: &Known<'_>, faults: &mut Faults) -> ClassMatch {
     let raw = &section.value;
     if *raw == RawMatch::default() {
         faults.at(section, "the section is empty: write a condition, or remove it to match all");
@@ -142,7 +205,33 @@ fn class_match(section: &At<RawMatch>, faults: &mut Faults) -> ClassMatch {
         destinations: alternatives(&raw.destination, faults, network),
         source_ports: alternatives(&raw.source_ports, faults, ports),
         destination_ports: alternatives(&raw.destination_ports, faults, ports),
+        flow_label: raw.flow_label.as_ref().and_then(|at| flow_label(at, faults)),
+        interfaces: alternatives(&raw.interface, faults, |at, faults| {
+            lan_interface(at, known, faults)
+        }),
+        interface_networks: Vec::new(),
     }
+}
+
+/// An IPv6 flow label (RFC 6437).
+fn flow_label(at: &At<String>, faults: &mut Faults) -> Option<u32> {
+    let number = match at.value.strip_prefix("0x") {
+        Some(digits) => u32::from_str_radix(digits, 16).ok(),
+        None => at.value.parse().ok(),
+    };
+    let label = number.filter(|label| *label <= 0xf_ffff);
+    if label.is_none() {
+        super::refuse(at, "not a flow label: use 0 to 1048575, or 0x0 to 0xfffff", faults);
+    }
+    label
+}
+
+fn lan_interface(at: &At<String>, known: &Known<'_>, faults: &mut Faults) -> Option<String> {
+    if known.interfaces.contains(&at.value) {
+        return Some(at.value.clone());
+    }
+    super::refuse(at, "not one of `lan.interfaces`: only their hosts can be told apart", faults);
+    None
 }
 
 /// The alternatives of a condition. An empty list would be no condition, which nobody means.

@@ -7,13 +7,14 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::networks::{Claims, Kind, ordinary};
 use super::peers::Names;
-use super::{choice, items, network, word, word_or};
+use super::{choice, hint, items, network, word, word_or};
 use crate::addr::Nat64Prefix;
 use crate::config::de::At;
 use crate::config::fault::Faults;
-use crate::config::raw::{RawConfig, RawEgress};
-use crate::config::types::{EgressMode, EgressSection, Exit, InternetVia, RelaySection, Uplink};
+use crate::config::raw::{RawConfig, RawEgress, Texts};
+use crate::config::types::{EgressMode, EgressSection, InternetVia, RelaySection, Uplink};
 use crate::config::units::parse_ports;
+use crate::flow::{Class, ExitPoint};
 
 /// In the range set aside for address translation (RFC 6598).
 const POOL: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(100, 64, 1, 1), 32);
@@ -226,14 +227,33 @@ fn check_outside(
     }
 }
 
-pub(super) fn relay(raw: &At<RawConfig>, names: &Names<'_>, faults: &mut Faults) -> RelaySection {
+pub(super) fn relay(
+    raw: &At<RawConfig>,
+    names: &Names<'_>,
+    classes: &[Class],
+    faults: &mut Faults,
+) -> RelaySection {
     let section = raw.value.relay.as_ref().map(|section| &section.value);
     let listed = section.and_then(|section| section.r#for.as_ref());
     let rate = section.and_then(|section| section.rate.as_ref());
     RelaySection {
         allowed: names.resolve_all(listed, faults),
         rate: rate.filter(|at| at.value != "unlimited").and_then(|at| word(at, faults)),
+        refused: section.map_or_else(Vec::new, |section| refused(&section.refuse, classes, faults)),
     }
+}
+
+/// Names of classes, in the order of the classes.
+fn refused(list: &Texts, classes: &[Class], faults: &mut Faults) -> Vec<String> {
+    let names = || classes.iter().map(|class| class.name.as_str());
+    for at in items(list) {
+        if !names().any(|name| name == at.value) {
+            let value = at.value.escape_debug();
+            faults.at(at, format!("there is no class `{value}`: {}", hint(&at.value, names)));
+        }
+    }
+    let listed = |name: &&str| items(list).iter().any(|at| at.value == *name);
+    names().filter(listed).map(str::to_owned).collect()
 }
 
 /// Without `via`: our own exit if we are one, then the peers that are, in the order of the file.
@@ -247,8 +267,8 @@ pub(super) fn internet(
     match listed {
         Some(list) => via(list, names, local, faults),
         None => {
-            let own = local.then_some(Exit::Local);
-            let all = own.into_iter().chain(names.exits().map(Exit::Peer));
+            let own = local.then_some(ExitPoint::Local);
+            let all = own.into_iter().chain(names.exits().map(ExitPoint::Peer));
             InternetVia::Ordered(all.collect())
         }
     }
@@ -301,7 +321,7 @@ fn via(
     }
     let mut exits = Vec::new();
     for at in &list.value {
-        let Some(exit) = exit(at, names, local, faults) else { continue };
+        let Some(exit) = exit_point(at, names, local, faults) else { continue };
         if exits.contains(&exit) {
             faults.at(at, format!("`{}` is listed twice", at.value));
         } else {
@@ -311,7 +331,12 @@ fn via(
     InternetVia::Ordered(exits)
 }
 
-fn exit(at: &At<String>, names: &Names<'_>, local: bool, faults: &mut Faults) -> Option<Exit> {
+pub(super) fn exit_point(
+    at: &At<String>,
+    names: &Names<'_>,
+    local: bool,
+    faults: &mut Faults,
+) -> Option<ExitPoint> {
     match at.value.as_str() {
         "auto" => {
             faults.at(at, "`auto` stands alone: write `via: auto`, or list exits by name");
@@ -323,7 +348,7 @@ fn exit(at: &At<String>, names: &Names<'_>, local: bool, faults: &mut Faults) ->
                                to keep it to yourself";
                 faults.at(at, message);
             }
-            local.then_some(Exit::Local)
+            local.then_some(ExitPoint::Local)
         }
         name => {
             let peer = names.resolve(at, &["local"], faults)?;
@@ -334,7 +359,7 @@ fn exit(at: &At<String>, names: &Names<'_>, local: bool, faults: &mut Faults) ->
                 );
                 faults.at(at, message);
             }
-            Some(Exit::Peer(peer))
+            Some(ExitPoint::Peer(peer))
         }
     }
 }

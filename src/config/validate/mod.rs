@@ -8,6 +8,7 @@ mod nat_events;
 mod networks;
 mod node;
 mod peers;
+mod scope;
 mod uplinks;
 
 use std::fmt::Display;
@@ -24,7 +25,7 @@ use super::key::KeySource;
 use super::raw::{RawConfig, Text, Texts};
 use super::types::{Config, ControlSection, HttpSection};
 use super::units::{format_duration, parse_duration};
-pub(super) use classes::{dscp_name, protocol_name};
+pub(super) use classes::{GROUPS, PRIORITIES, dscp_name, protocol_name};
 use networks::Claims;
 
 /// Checks everything. None if there was any fault.
@@ -43,11 +44,17 @@ pub(super) fn validate(
     peers::check_families(raw, &peers, &uplinks, faults);
     let names = peers::Names::new(raw);
     let egress = exit::egress(raw, &names, &uplinks, &mut claims, faults);
-    let relay = exit::relay(raw, &names, faults);
     let internet = exit::internet(raw, &names, egress.is_some(), faults);
     let internet_ipv6 = exit::internet_ipv6(raw, &names, egress.is_some(), faults);
     let nat64 = exit::nat64(raw, faults);
-    let classes = classes::classes(file.classes.as_ref(), faults);
+    let known = classes::Known {
+        names: &names,
+        uplinks: &uplinks,
+        interfaces: &lan.interfaces,
+        local_exit: egress.is_some(),
+    };
+    let classes = classes::classes(file.classes.as_ref(), &known, faults);
+    let relay = exit::relay(raw, &names, &classes, faults);
     let limits = limits::limits(file, faults);
     let around = nat::Surroundings { egress: egress.as_ref(), lan: &lan, peers: &peers };
     let written = file.nat.as_ref().map(|section| &section.value);

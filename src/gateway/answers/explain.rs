@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::{Scene, egress_name, peers};
-use crate::flow::{Egress, FlowKey};
+use crate::flow::{Egress, FlowKey, Marks};
 use crate::gateway::node_config::is_own;
 use crate::gateway::status::{Explanation, ExplanationStep};
 use crate::node::Node;
@@ -28,14 +28,15 @@ pub(super) fn explain(
         return Ok(explanation);
     }
     let flow = node.flow(&key);
-    let class = flow.map_or_else(|| node.classify(&key, 0), |flow| flow.class);
-    let (class, metric) = node.class(class);
+    let index = flow.map_or_else(|| node.classify(&key, Marks::default()), |flow| flow.class);
+    let (class, metric) = (&node.class(index).name, node.class(index).metric);
+    let demand = node.demand(index);
     let known = if flow.is_some() { "it is in the flow table" } else { "as a new flow" };
     step("class", format!("`{class}`, which wants the best {metric}; {known}"));
     let egress = flow
         .map(|flow| flow.egress)
         .filter(|&egress| egress != Egress::Undecided)
-        .or_else(|| node.egress_for(now, destination, metric));
+        .or_else(|| node.egress_for(now, destination, index));
     let Some(egress) = egress else {
         step("egress", format!("none: no network and no exit has {destination}"));
         return Ok(explanation);
@@ -59,7 +60,7 @@ pub(super) fn explain(
             peer
         }
     };
-    let Some(path) = node.path(peer, metric) else {
+    let Some(path) = node.path(peer, demand) else {
         step("path", format!("none: {name} cannot be reached, directly or through a relay"));
         return Ok(explanation);
     };
@@ -71,7 +72,7 @@ pub(super) fn explain(
             .map_or_else(|| "direct".to_owned(), |uplink| format!("direct, over {}", uplink.name)),
         Path::Via(relay) => format!("through {}", node.peer_name(relay)),
     };
-    if let Some(routing) = node.explain(now, peer, metric) {
+    if let Some(routing) = node.explain(now, peer, demand) {
         let why = routing.cause.map_or("", |cause| cause.name());
         let since = routing.switched_at.map_or(0.0, |at| (now - at).as_secs_f64());
         step("path", format!("{way}, for {since:.1} s: {why}"));

@@ -117,7 +117,7 @@ pub(super) fn candidates(
 fn in_unit(metric: Metric, cost: f64) -> Option<f64> {
     let value = match metric {
         Metric::Latency => cost / 1e3,
-        Metric::Loss => cost,
+        Metric::Loss | Metric::App => cost,
         Metric::Throughput => 1.0 / cost,
     };
     // A link that never answered costs as much as the field can hold: more than an hour.
@@ -125,7 +125,7 @@ fn in_unit(metric: Metric, cost: f64) -> Option<f64> {
     (value.is_finite() && known).then_some(value)
 }
 
-fn uplink_name(scene: &Scene<'_>, path: Path) -> Option<String> {
+pub(super) fn uplink_name(scene: &Scene<'_>, path: Path) -> Option<String> {
     let Path::Direct(link) = path else { return None };
     scene.config.uplinks.get(link.local.usize()).map(|uplink| uplink.name.clone())
 }

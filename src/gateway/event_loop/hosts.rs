@@ -37,7 +37,8 @@ impl EventLoop {
             let frame = &mut self.frame;
             match self.parts.tun.read(queue, &mut frame.vnet, &mut frame.buffer) {
                 Ok(Some(len)) => {
-                    self.rounds.took(queue, len);
+                    let level = self.parts.node.priority_of(&frame.buffer[..len]) as usize;
+                    self.rounds.took(queue, len, level);
                     self.take_frame(now, len);
                     bytes += len;
                     frames += 1;

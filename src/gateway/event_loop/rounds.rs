@@ -7,6 +7,12 @@
 
 use std::collections::VecDeque;
 
+use crate::flow::Priority;
+
+/// Levels; a lower number goes first.
+const LEVELS: usize = Priority::COUNT;
+/// The level of a queue that nothing was read from yet.
+const NORMAL: usize = Priority::Normal as usize;
 /// Bytes that a queue may send before it is another one's turn.
 const QUANTUM: i32 = 16 * 1024;
 
@@ -17,25 +23,35 @@ struct Queue {
     listed: bool,
     /// It was found empty, and nothing came since.
     empty: bool,
+    /// Of the frame that was last read from it.
+    level: usize,
 }
 
-/// The queues that may hold something, in the order of their turns.
+/// Whose turn it is among the queues of one level.
 #[derive(Debug)]
-pub(super) struct Rounds {
-    queues: Vec<Queue>,
+struct Round {
     /// Queues that were empty a moment ago.
     sparse: VecDeque<u8>,
     /// The others.
     steady: VecDeque<u8>,
 }
 
+/// The queues that may hold something, in the order of their turns.
+#[derive(Debug)]
+pub(super) struct Rounds {
+    queues: Vec<Queue>,
+    rounds: [Round; LEVELS],
+}
+
 impl Rounds {
     /// For this many queues, all of which may hold something.
     pub(super) fn new(queues: usize) -> Self {
         let mut this = Self {
-            queues: vec![Queue::default(); queues],
-            sparse: VecDeque::with_capacity(queues),
-            steady: VecDeque::with_capacity(queues),
+            queues: vec![Queue { level: NORMAL, ..Queue::default() }; queues],
+            rounds: std::array::from_fn(|_| Round {
+                sparse: VecDeque::with_capacity(queues),
+                steady: VecDeque::with_capacity(queues),
+            }),
         };
         for index in 0..queues {
             this.mark(index);
@@ -48,20 +64,25 @@ impl Rounds {
         let Some(queue) = self.queues.get_mut(index) else { return };
         queue.empty = false;
         if !queue.listed {
-            *queue = Queue { credit: QUANTUM, listed: true, empty: false };
-            self.sparse.push_back(index as u8);
+            *queue = Queue { credit: QUANTUM, listed: true, ..*queue };
+            self.rounds[queue.level].sparse.push_back(index as u8);
         }
     }
 
     /// True when some queue may hold something.
     pub(super) fn any(&self) -> bool {
-        !self.sparse.is_empty() || self.steady.iter().any(|&at| !self.queues[usize::from(at)].empty)
+        self.queues.iter().any(|queue| queue.listed && !queue.empty)
     }
 
     /// The queue to read from; then [`Self::took`] or [`Self::found_empty`] is to be called.
     pub(super) fn next(&mut self) -> Option<usize> {
+        (0..LEVELS).find_map(|level| self.next_of(level))
+    }
+
+    fn next_of(&mut self, level: usize) -> Option<usize> {
+        let Round { sparse, steady } = &mut self.rounds[level];
         loop {
-            let list = if self.sparse.is_empty() { &mut self.steady } else { &mut self.sparse };
+            let list = if sparse.is_empty() { &mut *steady } else { &mut *sparse };
             let index = *list.front()?;
             let queue = &mut self.queues[usize::from(index)];
             if queue.empty {
@@ -70,17 +91,24 @@ impl Rounds {
             } else if queue.credit <= 0 {
                 queue.credit += QUANTUM;
                 list.pop_front();
-                self.steady.push_back(index);
+                steady.push_back(index);
             } else {
                 return Some(usize::from(index));
             }
         }
     }
 
-    /// The queue that [`Self::next`] named gave so many bytes.
-    pub(super) fn took(&mut self, index: usize, bytes: usize) {
-        if let Some(queue) = self.queues.get_mut(index) {
-            queue.credit -= bytes as i32;
+    /// The queue that [`Self::next`] named gave so many bytes of this level.
+    pub(super) fn took(&mut self, index: usize, bytes: usize, level: usize) {
+        let Some(queue) = self.queues.get_mut(index) else { return };
+        queue.credit -= bytes as i32;
+        let level = level.min(LEVELS - 1);
+        if level != queue.level {
+            let Round { sparse, steady } = &mut self.rounds[queue.level];
+            sparse.retain(|&at| usize::from(at) != index);
+            steady.retain(|&at| usize::from(at) != index);
+            queue.level = level;
+            self.rounds[level].steady.push_back(index as u8);
         }
     }
 
@@ -89,9 +117,10 @@ impl Rounds {
         let Some(queue) = self.queues.get_mut(index) else { return };
         queue.empty = true;
         // A flow that comes back at once must not be first each time.
-        if self.sparse.front().is_some_and(|&first| usize::from(first) == index) {
-            self.sparse.pop_front();
-            self.steady.push_back(index as u8);
+        let Round { sparse, steady } = &mut self.rounds[queue.level];
+        if sparse.front().is_some_and(|&first| usize::from(first) == index) {
+            sparse.pop_front();
+            steady.push_back(index as u8);
         }
     }
 }
@@ -103,6 +132,7 @@ mod tests {
     /// Queues as the kernel has them, with the lengths of their frames.
     struct Kernel {
         queues: Vec<VecDeque<usize>>,
+        levels: Vec<usize>,
         rounds: Rounds,
     }
 
@@ -112,7 +142,7 @@ mod tests {
             while let Some(index) = rounds.next() {
                 rounds.found_empty(index);
             }
-            Self { queues: vec![VecDeque::new(); queues], rounds }
+            Self { queues: vec![VecDeque::new(); queues], levels: vec![NORMAL; queues], rounds }
         }
 
         fn put(&mut self, index: usize, len: usize) {
@@ -126,7 +156,7 @@ mod tests {
                 let index = self.rounds.next()?;
                 match self.queues[index].pop_front() {
                     Some(len) => {
-                        self.rounds.took(index, len);
+                        self.rounds.took(index, len, self.levels[index]);
                         return Some((index, len));
                     }
                     None => self.rounds.found_empty(index),
@@ -186,6 +216,30 @@ mod tests {
         }
         // And it is not starved itself.
         assert!(bytes[1] + 60_000 + 2 * QUANTUM as usize >= bytes[0], "{bytes:?}");
+    }
+
+    #[test]
+    fn a_higher_level_goes_first_once_it_is_known() {
+        let mut kernel = Kernel::new(3);
+        kernel.levels = vec![2, 1, 0];
+        for index in 0..3 {
+            for _ in 0..3 {
+                kernel.put(index, 20_000);
+            }
+        }
+        let order: Vec<_> = std::iter::from_fn(|| kernel.read()).map(|(index, _)| index).collect();
+        assert_eq!(order.len(), 9);
+        let last = |wanted| order.iter().rposition(|&index| index == wanted);
+        assert!(last(2) < last(1) && last(1) < last(0), "{order:?}");
+        for _ in 0..2 {
+            kernel.put(0, 20_000);
+        }
+        assert_eq!(kernel.read(), Some((0, 20_000)));
+        kernel.put(2, 100);
+        assert_eq!(kernel.read(), Some((2, 100)), "it came last");
+        assert_eq!(kernel.read(), Some((0, 20_000)));
+        assert_eq!(kernel.read(), None);
+        assert!(!kernel.rounds.any());
     }
 
     #[test]

@@ -70,7 +70,9 @@ impl Router {
         // A path in use is judged end to end, whatever anyone advertises; only our own first hop
         // may tell of trouble earlier. One that is not in use has a short history of its own, which
         // must not look better than the long one of its hops.
-        let in_use = self.peers[index].by_metric.iter().any(|s| s.chosen == Some(Path::Via(via)));
+        let state = &self.peers[index];
+        let in_use = state.selections.iter().any(|s| s.chosen == Some(Path::Via(via)))
+            || state.spreads.iter().any(|spread| spread.contains(Path::Via(via)));
         let promised = sum.filter(|_| !in_use);
         let measured = measured.map(|m| LinkReport {
             state: m.state.max(hop.state),
@@ -91,18 +93,25 @@ impl Router {
         (standing, report)
     }
 
-    /// Costs, ranks and back-offs under one metric.
+    /// Costs, ranks and back-offs under one metric. Returns the metric that was used: without any
+    /// value from an application, latency decides.
     pub(super) fn weigh(
         &self,
         now: Instant,
         index: usize,
         metric: Metric,
         candidates: &mut [Candidate],
-    ) {
+    ) -> Metric {
         let state = &self.peers[index];
+        let metric = self.effective(index, metric, candidates);
         let mut least = f64::INFINITY;
         for candidate in &mut *candidates {
-            candidate.cost = self.config.cost.cost(metric, &candidate.report);
+            candidate.cost = match metric {
+                Metric::App => candidate.app_value.unwrap_or(f64::INFINITY),
+                Metric::Latency | Metric::Loss | Metric::Throughput => {
+                    self.config.cost.cost(metric, &candidate.report)
+                }
+            };
             if candidate.standing == Standing::Eligible {
                 least = least.min(candidate.cost);
             }
@@ -117,6 +126,22 @@ impl Router {
                 state.flaps.barred_until(now, &self.config.flap, candidate.path);
             candidate.failures = state.flaps.failures(candidate.path);
         }
+        metric
+    }
+
+    /// Notes the values of applications, if they are asked for and any usable path has one.
+    fn effective(&self, index: usize, metric: Metric, candidates: &mut [Candidate]) -> Metric {
+        if metric != Metric::App {
+            return metric;
+        }
+        let values = &self.peers[index].app_values;
+        let mut any = false;
+        for candidate in candidates {
+            let value = values.iter().find(|entry| entry.0 == candidate.path);
+            candidate.app_value = value.map(|entry| entry.1.0);
+            any |= candidate.app_value.is_some() && candidate.standing == Standing::Eligible;
+        }
+        if any { Metric::App } else { Metric::Latency }
     }
 }
 
@@ -131,6 +156,7 @@ const fn candidate(
         standing,
         report,
         measured,
+        app_value: None,
         cost: 0.0,
         rank: 0.0,
         barred_until: None,
@@ -142,7 +168,9 @@ const fn candidate(
 pub(super) const fn observed(candidate: &Candidate) -> Liveness {
     match candidate.standing {
         Standing::Eligible => Liveness::Up,
-        Standing::StayOnly | Standing::MayNotRelay | Standing::RelayFull => Liveness::Suspect,
+        Standing::StayOnly | Standing::MayNotRelay | Standing::RelayFull | Standing::Forbidden => {
+            Liveness::Suspect
+        }
         Standing::Down
         | Standing::RelayUnreachable
         | Standing::NotAdvertised

@@ -331,7 +331,7 @@ fn each_metric_has_its_own_path() {
     let mut probes = Vec::new();
     bench.router.relays_to_probe(peer(0), |_| true, &mut probes);
     assert_eq!(probes, [(peer(1), true)]);
-    bench.router.relays_to_probe(peer(0), |metric| metric == Metric::Latency, &mut probes);
+    bench.router.relays_to_probe(peer(0), |demand| demand == Metric::Latency.into(), &mut probes);
     assert_eq!(probes, [(peer(1), false)], "in use for another metric, here the alternate");
     assert_eq!(bench.router.path(peer(9), Metric::Loss), None);
 }

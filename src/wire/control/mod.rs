@@ -40,6 +40,7 @@ const PATH_RESPONSE: u8 = 7;
 const MTU_PROBE: u8 = 8;
 const MTU_ACK: u8 = 9;
 const CLOSE: u8 = 10;
+const CLASS_REFUSED: u8 = 11;
 
 /// A numbered measurement of the path on which it travels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -242,4 +243,6 @@ pub enum Control<'a> {
     MtuAck(u16),
     /// The sender stops; the reason is for the log.
     Close(u8),
+    /// The sender does not relay packets of the class with this tag.
+    ClassRefused(u8),
 }

@@ -51,7 +51,7 @@ fn parse_body(kind: u8, body: &[u8]) -> Result<Option<Control<'_>>, DropReason> 
         ADVERTISEMENT_ACK => 13,
         PATH_CHALLENGE | PATH_RESPONSE => 8,
         MTU_PROBE | MTU_ACK => 2,
-        CLOSE => 1,
+        CLOSE | CLASS_REFUSED => 1,
         _ => return Ok(None),
     };
     if body.len() < known_len {
@@ -80,6 +80,7 @@ fn parse_body(kind: u8, body: &[u8]) -> Result<Option<Control<'_>>, DropReason> 
         PATH_RESPONSE => Control::PathResponse(number64(0)),
         MTU_PROBE => Control::MtuProbe(number16(0)),
         MTU_ACK => Control::MtuAck(number16(0)),
+        CLASS_REFUSED => Control::ClassRefused(body[0]),
         _ => Control::Close(body[0]),
     }))
 }

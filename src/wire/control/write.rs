@@ -55,6 +55,7 @@ impl<'b> ControlWriter<'b> {
             Control::MtuProbe(size) => (MTU_PROBE, put(&mut body, &[&size.to_be_bytes()])),
             Control::MtuAck(size) => (MTU_ACK, put(&mut body, &[&size.to_be_bytes()])),
             Control::Close(reason) => (CLOSE, put(&mut body, &[&[*reason]])),
+            Control::ClassRefused(tag) => (CLASS_REFUSED, put(&mut body, &[&[*tag]])),
         };
         self.frame(kind, &body[..len], tail.len(), |place| place.copy_from_slice(tail))
     }

@@ -1,0 +1,408 @@
+//! Policy on real nodes in virtual time: what classes may use, here and at relays, how much they may
+//! send, how their flows are spread, and what a reload makes of all that.
+//!
+//! ```text
+//!   site 0 ---- 20 ms ---- site 1
+//!     |  \______   ______/  |        over site 2: 12 + 12 ms
+//!   site 2      \_/      site 3      over site 3: 15 + 15 ms
+//! ```
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use rongate::flow::{
+    Class, ClassMatch, Classes, Egress, ExitPoint, FlowKey, Group, Marks, Priority, Scope, TagSet,
+};
+use rongate::id::{PeerIndex, UplinkIndex};
+use rongate::metric::Metric;
+use rongate::node::{ExitVia, Node, NodeConfig, NodePolicy, RelayConfig};
+use rongate::path::Path;
+use rongate::routing::RouterConfig;
+use rongate::sim::{LinkModel, Mesh, Simulator, host};
+use rongate::telemetry::DropReason;
+use rongate::time::{Instant, WallClock};
+
+/// Site 0's peers: sites 1, 2 and 3.
+const FAR: PeerIndex = PeerIndex(0);
+const NEAR_RELAY: PeerIndex = PeerIndex(1);
+const OTHER_RELAY: PeerIndex = PeerIndex(2);
+/// Packets to these ports are of the class under test.
+const PORTS: std::ops::RangeInclusive<u16> = 9_000..=9_999;
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// Four sites; at site 0 there is a class `special` for [`PORTS`].
+fn overlay(mesh: Mesh, special: Class, change: impl FnOnce(&mut [NodeConfig])) -> Simulator {
+    let mut configs = mesh.configs();
+    configs[0].classes = classes(special);
+    change(&mut configs);
+    let mut simulator = Simulator::new(configs, LinkModel::default(), 7);
+    for uplink in 0..mesh.uplinks {
+        for (a, b, delay) in [(0, 1, 20), (0, 2, 12), (2, 1, 12), (0, 3, 15), (3, 1, 15)] {
+            let ends = [a, b].map(|site| Mesh::underlay(site, uplink));
+            simulator.network.set_both(ends[0], ends[1], |link| {
+                *link = LinkModel { delay: ms(delay), ..LinkModel::default() };
+            });
+        }
+    }
+    simulator.run_for(Duration::from_secs(10));
+    simulator.take_deliveries();
+    simulator
+}
+
+fn classes(special: Class) -> Classes {
+    let matches = ClassMatch { destination_ports: vec![PORTS], ..ClassMatch::default() };
+    let special = Class { name: "special".to_owned(), matches: Some(matches), tag: 7, ..special };
+    Classes::new(vec![special, Class { tag: 2, ..Class::default() }])
+}
+
+fn cut(simulator: &mut Simulator, a: u8, b: u8) {
+    let [a, b] = [a, b].map(|site| Mesh::underlay(site, 0));
+    simulator.network.set_both(a, b, |link| link.up = false);
+}
+
+fn packet(from: (Ipv4Addr, u16), to: (Ipv4Addr, u16), id: u64, len: usize) -> Vec<u8> {
+    host::packet((from.0.into(), from.1), (to.0.into(), to.1), id, len)
+}
+
+/// Sends packets from site 0 to a port of a host, one every 10 ms; how many arrived at `site`.
+fn send(simulator: &mut Simulator, site: u8, port: u16, packets: u64) -> usize {
+    simulator.take_deliveries();
+    for id in 0..packets {
+        let to = if site == 0 { Ipv4Addr::new(8, 8, 8, 8) } else { Mesh::host(site, 5) };
+        let packet = packet((Mesh::host(0, 5), 700), (to, port), id, 100);
+        simulator.send(0, &packet);
+        simulator.run_for(ms(10));
+    }
+    simulator.run_for(ms(200));
+    simulator.take_deliveries().iter().filter(|d| d.node == usize::from(site)).count()
+}
+
+fn dropped(simulator: &Simulator, node: usize, reason: DropReason) -> u64 {
+    simulator.node(node).unwrap().counters().dropped(reason)
+}
+
+fn relayed(simulator: &Simulator, node: usize) -> u64 {
+    simulator.node(node).unwrap().counters().relayed.packets
+}
+
+#[test]
+fn a_class_without_relays_is_refused_rather_than_relayed() {
+    let only = Scope { relays: Some(vec![]), ..Scope::default() };
+    let mut sim = overlay(Mesh::default(), Class { only, ..Class::default() }, |_| {});
+    assert_eq!(send(&mut sim, 1, 9_000, 20), 20, "directly");
+    cut(&mut sim, 0, 1);
+    sim.run_for(Duration::from_secs(10));
+    assert_eq!(send(&mut sim, 1, 80, 20), 20, "others go through a relay");
+    let before = dropped(&sim, 0, DropReason::PolicyClosed);
+    assert_eq!(send(&mut sim, 1, 9_000, 20), 0);
+    assert_eq!(dropped(&sim, 0, DropReason::PolicyClosed) - before, 20);
+}
+
+#[test]
+fn a_class_keeps_away_from_the_relays_that_it_avoids() {
+    let avoid = Scope { peers: Some(vec![NEAR_RELAY]), ..Scope::default() };
+    let mut sim = overlay(Mesh::default(), Class { avoid, ..Class::default() }, |_| {});
+    cut(&mut sim, 0, 1);
+    sim.run_for(Duration::from_secs(10));
+    let node = |sim: &Simulator, port| path_to(sim.node(0).unwrap(), port);
+    assert_eq!(node(&sim, 80), Some(Path::Via(NEAR_RELAY)), "it is the shorter one");
+    assert_eq!(node(&sim, 9_000), Some(Path::Via(OTHER_RELAY)));
+    assert_eq!(send(&mut sim, 1, 9_000, 50), 50);
+    assert_eq!(send(&mut sim, 2, 9_000, 5), 0, "it is no destination either");
+    assert_eq!(send(&mut sim, 2, 80, 5), 5);
+}
+
+/// The path to site 1 for packets to a port.
+fn path_to(node: &Node, port: u16) -> Option<Path> {
+    let class = node.classify(&key(port), Marks::default());
+    node.path(FAR, node.demand(class))
+}
+
+fn key(port: u16) -> FlowKey {
+    let to = Mesh::host(1, 5);
+    FlowKey::new(17, (Mesh::host(0, 5).into(), 700), (to.into(), port)).unwrap()
+}
+
+#[test]
+fn a_class_keeps_to_its_uplinks() {
+    let only = Scope { uplinks: Some(vec![UplinkIndex(1)]), ..Scope::default() };
+    let mesh = Mesh { uplinks: 2, ..Mesh::default() };
+    let mut sim = overlay(mesh, Class { only, ..Class::default() }, |_| {});
+    let mut uplinks = |port| {
+        sim.take_tapped();
+        assert_eq!(send(&mut sim, 1, port, 20), 20);
+        let here = |uplink| Mesh::underlay(0, uplink);
+        let long = sim.take_tapped().into_iter().filter(|t| t.bytes.len() >= 130);
+        let from: BTreeSet<_> = long.map(|t| t.source.ip()).collect();
+        (from.contains(&here(0)), from.contains(&here(1)))
+    };
+    assert_eq!(uplinks(9_000), (false, true));
+    assert!(uplinks(80).0, "others use the first one too");
+}
+
+#[test]
+fn a_relay_refuses_a_class_and_the_sender_finds_another_way() {
+    let mut sim = overlay(Mesh::default(), Class::default(), |configs| {
+        configs[2].relay.refused = [7].into_iter().collect();
+    });
+    cut(&mut sim, 0, 1);
+    sim.run_for(Duration::from_secs(10));
+    assert_eq!(path_to(sim.node(0).unwrap(), 9_000), Some(Path::Via(NEAR_RELAY)));
+    let arrived = send(&mut sim, 1, 9_000, 100);
+    assert!(arrived >= 96, "{arrived}: what was under way until the relay had spoken is lost");
+    let refused = dropped(&sim, 2, DropReason::RelayClassRefused);
+    assert!((1..=8).contains(&refused), "{refused}");
+    assert_eq!(path_to(sim.node(0).unwrap(), 9_000), Some(Path::Via(OTHER_RELAY)));
+    assert_eq!(path_to(sim.node(0).unwrap(), 80), Some(Path::Via(NEAR_RELAY)));
+    assert_eq!(send(&mut sim, 1, 9_000, 100), 100);
+    assert_eq!(send(&mut sim, 1, 80, 100), 100);
+    assert_eq!(dropped(&sim, 2, DropReason::RelayClassRefused), refused);
+    // After a while it is asked again, and says the same.
+    sim.run_for(Duration::from_secs(610));
+    assert_eq!(path_to(sim.node(0).unwrap(), 9_000), Some(Path::Via(NEAR_RELAY)));
+    assert!(send(&mut sim, 1, 9_000, 100) >= 96);
+    assert!(dropped(&sim, 2, DropReason::RelayClassRefused) > refused);
+}
+
+#[test]
+fn a_class_uses_the_exits_that_it_may() {
+    let mesh = Mesh { exits: true, ..Mesh::default() };
+    let only = Scope { exits: Some(vec![ExitPoint::Peer(OTHER_RELAY)]), ..Scope::default() };
+    let mut sim = overlay(mesh, Class { only, ..Class::default() }, |configs| {
+        configs[0].internet_via = vec![ExitVia::Peer(NEAR_RELAY), ExitVia::Peer(OTHER_RELAY)];
+    });
+    let exit = |sim: &Simulator, port| {
+        let (node, destination) = (sim.node(0).unwrap(), Ipv4Addr::new(8, 8, 8, 8));
+        let class = node.classify(&key(port), Marks::default());
+        node.egress_for(sim.now(), destination.into(), class)
+    };
+    assert_eq!(exit(&sim, 80), Some(Egress::PeerExit(NEAR_RELAY)));
+    assert_eq!(exit(&sim, 9_000), Some(Egress::PeerExit(OTHER_RELAY)));
+    sim.kill(3);
+    sim.run_for(Duration::from_secs(30));
+    assert_eq!(exit(&sim, 9_000), None, "rather none than another one");
+    let before = dropped(&sim, 0, DropReason::PolicyClosed);
+    send(&mut sim, 0, 9_000, 5);
+    assert_eq!(dropped(&sim, 0, DropReason::PolicyClosed) - before, 5);
+}
+
+#[test]
+fn flows_of_one_host_keep_one_exit_when_their_class_says_so() {
+    for (group, exits) in [(Group::Flow, 2), (Group::Source, 1)] {
+        let mesh = Mesh { exits: true, ..Mesh::default() };
+        let mut sim = overlay(mesh, Class { group, ..Class::default() }, |configs| {
+            configs[0].internet_via = vec![ExitVia::Peer(NEAR_RELAY), ExitVia::Peer(OTHER_RELAY)];
+        });
+        send(&mut sim, 0, 9_000, 3);
+        // The exit that comes first is away for a while, and the host begins another flow then.
+        sim.operate(0, |node, now| {
+            let mut policy = group_policy(group);
+            policy.internet_via.reverse();
+            node.set_policy(now, policy);
+        });
+        let packet = packet((Mesh::host(0, 5), 701), ([8, 8, 8, 8].into(), 9_001), 1, 100);
+        sim.send(0, &packet);
+        let flows = sim.node(0).unwrap().flows_from(rongate::flow::FlowId(0));
+        let used: BTreeSet<_> = flows.map(|(_, flow)| flow.egress).collect();
+        assert_eq!(used.len(), exits, "{group:?}: {used:?}");
+    }
+}
+
+/// The policy of site 0 in the test of groups.
+fn group_policy(group: Group) -> NodePolicy {
+    let mut config = Mesh { exits: true, ..Mesh::default() }.configs().remove(0);
+    config.classes = classes(Class { group, ..Class::default() });
+    config.internet_via = vec![ExitVia::Peer(NEAR_RELAY), ExitVia::Peer(OTHER_RELAY)];
+    config.policy()
+}
+
+#[test]
+fn a_class_sends_no_more_than_its_rate() {
+    let class = Class { rate_bps: Some(800_000), ..Class::default() };
+    let mut sim = overlay(Mesh::default(), class, |_| {});
+    let mut sent = 0;
+    for _ in 0..1_000 {
+        for _ in 0..3 {
+            let (from, to) = ((Mesh::host(0, 5), 700), (Mesh::host(1, 5), 9_000));
+            sim.send(0, &packet(from, to, sent, 1_000));
+            sent += 1;
+        }
+        sim.run_for(ms(10));
+    }
+    sim.run_for(ms(200));
+    let arrived = sim.take_deliveries().len() as u64;
+    // 100 a second for ten seconds, and the burst at the beginning.
+    assert!((1_000..=1_000 + 140).contains(&arrived), "{arrived}");
+    assert_eq!(dropped(&sim, 0, DropReason::ClassRateLimited), sent - arrived);
+    assert_eq!(send(&mut sim, 1, 80, 20), 20, "other classes have no limit");
+}
+
+#[test]
+fn flows_are_spread_over_good_paths_and_keep_theirs() {
+    let mut sim = overlay(Mesh::default(), Class { multipath: true, ..Class::default() }, |_| {});
+    let paths = |sim: &mut Simulator| -> BTreeMap<u16, Option<Path>> {
+        for port in 9_000..9_064 {
+            let (from, to) = ((Mesh::host(0, 5), 700), (Mesh::host(1, 5), port));
+            sim.send(0, &packet(from, to, 1, 100));
+        }
+        sim.run_for(ms(200));
+        let flows = sim.node(0).unwrap().flows_from(rongate::flow::FlowId(0));
+        flows.map(|(_, flow)| (flow.key.destination_port, flow.path)).collect()
+    };
+    let before = paths(&mut sim);
+    let count = |paths: &BTreeMap<u16, Option<Path>>, path: Path| {
+        paths.values().filter(|p| **p == Some(path)).count()
+    };
+    let relays = [Path::Via(NEAR_RELAY), Path::Via(OTHER_RELAY)];
+    for relay in relays {
+        assert!((8..32).contains(&count(&before, relay)), "{before:?}");
+    }
+    assert!(relayed(&sim, 2) > 0 && relayed(&sim, 3) > 0);
+    sim.run_for(Duration::from_secs(20));
+    assert_eq!(paths(&mut sim), before, "nobody moves without need");
+    cut(&mut sim, 0, 2);
+    sim.run_for(Duration::from_secs(10));
+    let after = paths(&mut sim);
+    assert_eq!(count(&after, relays[0]), 0);
+    for (port, path) in before {
+        assert!(path == Some(relays[0]) || after[&port] == path, "{port} moved without need");
+    }
+    assert_eq!(send(&mut sim, 1, 9_000, 50), 50);
+}
+
+#[test]
+fn an_application_s_values_decide_while_they_last() {
+    let class = Class { metric: Metric::App, ..Class::default() };
+    let mut sim = overlay(Mesh::default(), class, |_| {});
+    let direct = path_to(sim.node(0).unwrap(), 80);
+    assert_eq!(path_to(sim.node(0).unwrap(), 9_000), direct, "without values, by latency");
+    let set = |sim: &mut Simulator, relay, value, ttl| {
+        sim.operate(0, |node, now| {
+            node.set_app_value(now, FAR, Path::Via(relay), Some((value, now + ttl))).unwrap();
+        });
+        sim.run_for(ms(1_500));
+    };
+    set(&mut sim, OTHER_RELAY, 5.0, Duration::from_secs(60));
+    assert_eq!(path_to(sim.node(0).unwrap(), 9_000), Some(Path::Via(OTHER_RELAY)));
+    assert_eq!(path_to(sim.node(0).unwrap(), 80), direct, "other classes do not ask");
+    sim.run_for(Duration::from_secs(6));
+    set(&mut sim, NEAR_RELAY, 4.0, Duration::from_secs(20));
+    assert_eq!(path_to(sim.node(0).unwrap(), 9_000), Some(Path::Via(NEAR_RELAY)));
+    assert_eq!(send(&mut sim, 1, 9_000, 20), 20);
+    sim.run_for(Duration::from_secs(20));
+    assert_eq!(path_to(sim.node(0).unwrap(), 9_000), Some(Path::Via(OTHER_RELAY)), "expired");
+    // A path that fails is left, whatever it is said to be worth.
+    cut(&mut sim, 0, 3);
+    sim.run_for(Duration::from_secs(10));
+    assert_eq!(path_to(sim.node(0).unwrap(), 9_000), direct);
+}
+
+/// Any policy of a node with three peers and two uplinks.
+fn any_policy() -> impl Strategy<Value = NodePolicy> {
+    let peers = || prop::option::of(prop::collection::btree_set(0u16..3, 0..3));
+    let scope = (peers(), peers(), prop::option::of(0u8..2), prop::option::of(0u16..4));
+    let scope = scope.prop_map(|(peers, relays, uplink, exit)| Scope {
+        peers: peers.map(|set| set.into_iter().map(PeerIndex).collect()),
+        relays: relays.map(|set| set.into_iter().map(PeerIndex).collect()),
+        uplinks: uplink.map(|uplink| vec![UplinkIndex(uplink)]),
+        exits: exit.map(|exit| match exit {
+            3 => vec![ExitPoint::Local],
+            peer => vec![ExitPoint::Peer(PeerIndex(peer))],
+        }),
+    });
+    let metric =
+        prop::sample::select(vec![Metric::Latency, Metric::Loss, Metric::Throughput, Metric::App]);
+    let port = 1u16..6;
+    let class = (port, scope.clone(), scope, metric, any::<(bool, bool)>(), 1u8..9).prop_map(
+        |(port, only, avoid, metric, (multipath, high), tag)| Class {
+            name: format!("class{port}"),
+            matches: Some(ClassMatch {
+                destination_ports: vec![port..=port],
+                ..ClassMatch::default()
+            }),
+            only,
+            avoid,
+            metric,
+            multipath,
+            tag,
+            priority: if high { Priority::High } else { Priority::Normal },
+            ..Class::default()
+        },
+    );
+    let via = prop::collection::vec(0u16..4, 0..3).prop_map(|via| {
+        let exit = |n| match n {
+            3 => ExitVia::Auto,
+            peer => ExitVia::Peer(PeerIndex(peer)),
+        };
+        via.into_iter().map(exit).collect::<Vec<_>>()
+    });
+    let relay = (peers(), prop::collection::vec(1u8..9, 0..3)).prop_map(|(allowed, refused)| {
+        let allowed = allowed.map(|set| set.into_iter().map(PeerIndex).collect());
+        RelayConfig { allowed, rate_bps: None, refused: refused.into_iter().collect::<TagSet>() }
+    });
+    let roles = prop::collection::vec(any::<(bool, bool)>(), 3);
+    (prop::collection::vec(class, 0..4), via, relay, roles).prop_map(
+        |(classes, internet_via, relay, roles)| NodePolicy {
+            classes: Classes::new(classes),
+            internet_via_ipv6: internet_via.clone(),
+            internet_via,
+            relay,
+            copies_bps: 1_000_000,
+            routing: RouterConfig::default(),
+            roles,
+        },
+    )
+}
+
+fn node_with(policy: &NodePolicy) -> Node {
+    let mesh = Mesh { exits: true, uplinks: 2, ..Mesh::default() };
+    let mut config = mesh.configs().remove(0);
+    config.classes = policy.classes.clone();
+    config.internet_via = policy.internet_via.clone();
+    config.internet_via_ipv6 = policy.internet_via_ipv6.clone();
+    config.relay = policy.relay.clone();
+    for (peer, (relay, egress)) in config.peers.iter_mut().zip(&policy.roles) {
+        (peer.relay, peer.egress) = (*relay, *egress);
+    }
+    Node::new(config, [3; 32], Instant::from_micros(1_000_000), WallClock(1 << 60))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// A reload makes of a node what a start would have made of it.
+    #[test]
+    fn a_policy_put_in_force_is_as_if_it_had_always_been(
+        first in any_policy(),
+        second in any_policy(),
+        third in any_policy(),
+    ) {
+        let now = Instant::from_micros(2_000_000);
+        let mut node = node_with(&first);
+        for policy in [&second, &third] {
+            node.set_policy(now, policy.clone());
+            let fresh = node_with(policy);
+            prop_assert_eq!(
+                format!("{:?}", node.policy_summary()),
+                format!("{:?}", fresh.policy_summary())
+            );
+            for port in 0..7 {
+                let class = node.classify(&key(port), Marks::default());
+                prop_assert_eq!(class, fresh.classify(&key(port), Marks::default()));
+                for to in [Ipv4Addr::new(8, 8, 8, 8), Mesh::host(1, 5), Mesh::host(2, 5)] {
+                    prop_assert_eq!(
+                        node.egress_for(now, to.into(), class),
+                        fresh.egress_for(now, to.into(), class)
+                    );
+                }
+            }
+        }
+    }
+}
