@@ -119,7 +119,10 @@ impl Tun {
     ) -> Result<(), DropReason> {
         let header = write.vnet.emit(write.ipv6);
         let parts = &out.parts[write.parts.clone()];
-        let result = if parts.len() <= MAX_PARTS {
+        let result = if let [part] = *parts {
+            let slices = [IoSlice::new(&header), IoSlice::new(out.part(rx, part))];
+            write_parts(&mut self.file, &slices)
+        } else if parts.len() <= MAX_PARTS {
             let mut slices = [IoSlice::new(&[]); MAX_PARTS + 1];
             slices[0] = IoSlice::new(&header);
             for (slice, &part) in slices[1..].iter_mut().zip(parts) {

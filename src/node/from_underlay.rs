@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::Node;
 use super::deliver::arrived;
 use super::peer::arrival_link;
-use crate::batch::{Output, RxBatch};
+use crate::batch::{Output, Part, RxBatch};
 use crate::id::{PeerIndex, UplinkIndex};
 use crate::packet::{Coalescer, Ecn};
 use crate::path::{Path, PathId};
@@ -71,6 +71,10 @@ impl Sealed {
         let Self { peer, slot, body, flags, ecn } = self;
         let partial = flags.has(Flags::NEEDS_CHECKSUM);
         if !flags.has(Flags::BUNDLE) {
+            let at = Part { slot: slot as u16, start: body.start as u32, end: body.end as u32 };
+            if partial && coalescer.push_next(rx, out, at, peer, ecn) {
+                return Ok(());
+            }
             let packet = arrived(rx, peer, slot, body, ecn, partial)?;
             coalescer.push(rx, out, &packet);
             return Ok(());
