@@ -16,8 +16,9 @@ use rongate::sim::swarm::{self, Outcome, Plan};
 /// Seeds that found something once.
 ///
 /// 1113: a node that moved and came back could not be called any more.
-/// 193: after a long outage the only way left was probed every 16 s.
-const PINNED: &[u64] = &[193, 1113];
+/// 193: after a long outage the only way left was probed every 16 s. 1014, 1055: a gateway behind a
+/// NAT did not call a peer that had restarted.
+const PINNED: &[u64] = &[193, 1014, 1055, 1113];
 
 /// Runs all seeds on all processors; what failed, in words.
 fn run_all(seeds: impl Iterator<Item = u64>) -> (Vec<Outcome>, Vec<(u64, String)>) {

@@ -96,6 +96,8 @@ pub struct Prober {
     next_probe: Instant,
     next_seq: u32,
     sent: [Sent; Self::SENT],
+    /// The first deadline of those that wait for an answer; asked for far more often than it changes.
+    answer_due: Option<Instant>,
     /// When the newest was sent of all that is known to have gone there and been answered.
     proven_at: Option<Instant>,
     /// Traffic that was sent then had no report when it was due.
@@ -127,6 +129,7 @@ impl Prober {
             next_probe: now,
             next_seq: 0,
             sent: [Sent::default(); Self::SENT],
+            answer_due: None,
             proven_at: None,
             silent_since: None,
             expected: None,
@@ -177,6 +180,7 @@ impl Prober {
         self.next_seq = seq.wrapping_add(1);
         let deadline = now + self.timeout();
         self.sent[slot(seq)] = Sent { seq, at: now, deadline, fate: Fate::Waiting, excused: false };
+        self.find_answer_due();
         self.last_probe = Some(now);
         self.next_probe = now + self.pause();
         ProbeToSend { seq }
@@ -264,7 +268,8 @@ impl Prober {
         }
         let late = sent.fate == Fate::Missed;
         sent.fate = Fate::Answered;
-        let rtt = (now - sent.at).saturating_sub(hold);
+        self.find_answer_due();
+        let rtt = (now - sent_at).saturating_sub(hold);
         self.estimator.on_rtt(now, rtt);
         if !late {
             self.estimator.on_probe(false);
@@ -341,6 +346,9 @@ impl Prober {
     /// are due may still be on their way through our own queues, and get a little more time, once.
     /// Returns the new state if it changed.
     pub fn handle_timeout(&mut self, now: Instant, late: bool) -> Option<Liveness> {
+        if self.answer_due.is_none_or(|due| due > now) {
+            return None;
+        }
         let mut change = None;
         let first = self.next_seq.saturating_sub(Self::SENT as u32);
         for seq in first..self.next_seq {
@@ -356,7 +364,13 @@ impl Prober {
             sent.fate = Fate::Missed;
             change = self.on_miss(now).or(change);
         }
+        self.find_answer_due();
         change
+    }
+
+    fn find_answer_due(&mut self) {
+        let waiting = self.sent.iter().filter(|sent| sent.fate == Fate::Waiting);
+        self.answer_due = waiting.map(|sent| sent.deadline).min();
     }
 
     fn on_miss(&mut self, now: Instant) -> Option<Liveness> {
@@ -394,8 +408,7 @@ impl Prober {
 
     /// What is due next, and why.
     pub fn poll_timeout(&self) -> (Instant, &'static str) {
-        let waiting = self.sent.iter().filter(|sent| sent.fate == Fate::Waiting);
-        match waiting.map(|sent| sent.deadline).min() {
+        match self.answer_due {
             Some(deadline) if deadline < self.next_probe => (deadline, "probe answer"),
             _ => (self.next_probe, "probe"),
         }

@@ -238,7 +238,10 @@ impl Node {
         let state = self.peers[route.peer.usize()].state(route.path);
         let proven = state.is_some_and(|state| state.prober.state() == Liveness::Up);
         let len = if proven { 0 } else { PROBE_BODY_LEN };
-        if state.is_some_and(|state| state.prober.state() != Liveness::Down) {
+        // Of a dead way no answer is expected; but when all are dead, the peer may have lost its keys
+        // and not know where we are.
+        let alive = |state: &super::peer::PathState| state.prober.state() != Liveness::Down;
+        if state.is_some_and(alive) || !self.peers[route.peer.usize()].paths.iter().any(alive) {
             self.tunnels.expect_answer(now, route.peer);
         }
         self.send_message(now, route, &Control::Probe(probe), len, out);

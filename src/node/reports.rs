@@ -98,6 +98,7 @@ impl Node {
         if state.prober.state() != Liveness::Up {
             return None;
         }
+        state.outstanding.oldest()?;
         let due = state.outstanding.due(state.prober.rtt()?)?;
         Some(state.excused_until.map_or(due, |until| due.max(until)))
     }

@@ -64,6 +64,8 @@ pub struct Scenario {
     /// Each directed pair sends a packet so often; models are asked as often.
     #[serde(deserialize_with = "duration")]
     pub every: Duration,
+    /// To how many of the nodes that come next each one sends; to all unless given.
+    pub talks_to: Option<u16>,
     /// No packets through the overlay: only its control traffic.
     pub silent: bool,
     /// What each node may send for probes, advertisements and rekeys, bits per second.
@@ -83,6 +85,7 @@ impl Default for Scenario {
             failures: Vec::new(),
             schemes: vec!["direct".to_owned(), "overlay".to_owned()],
             every: Duration::from_secs(1),
+            talks_to: None,
             silent: false,
             budget_bps: 33_000,
         }

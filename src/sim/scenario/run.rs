@@ -160,8 +160,9 @@ impl<'s> Run<'s> {
             self.matrices.pop_front();
         }
         self.matrices.push_back(Matrix::new(now, nodes, ways));
+        let talking = self.scenario.talks_to;
         for (scheme, tally) in &mut self.models {
-            for (a, b) in pairs_of(nodes) {
+            for (a, b) in pairs_of(nodes).filter(|&pair| talks(pair, nodes, talking)) {
                 let sent = scheme.send(a, b, &self.matrices, &mut self.rng);
                 tally.add(a * nodes + b, sent);
             }
@@ -173,7 +174,8 @@ impl<'s> Run<'s> {
             return;
         }
         let nodes = self.addresses.len();
-        for (a, b) in pairs_of(nodes) {
+        let talking = self.scenario.talks_to;
+        for (a, b) in pairs_of(nodes).filter(|&pair| talks(pair, nodes, talking)) {
             let path = self.simulator.node(a).and_then(|node| {
                 let peer = PeerIndex((if b < a { b } else { b - 1 }) as u16);
                 node.path(peer, Metric::Latency)
@@ -256,6 +258,14 @@ impl<'s> Run<'s> {
 
 fn pairs_of(nodes: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..nodes).flat_map(move |a| (0..nodes).filter(move |&b| b != a).map(move |b| (a, b)))
+}
+
+/// Whether the first of two nodes sends to the second, when each does to so many that come next.
+const fn talks((a, b): (usize, usize), nodes: usize, to: Option<u16>) -> bool {
+    match to {
+        Some(to) => (b + nodes - a) % nodes <= to as usize,
+        None => true,
+    }
 }
 
 /// What each directed pair's own link is like.
