@@ -304,6 +304,37 @@ fn an_application_s_values_decide_while_they_last() {
     assert_eq!(path_to(sim.node(0).unwrap(), 9_000), direct);
 }
 
+#[test]
+fn outages_are_accounted_for_and_so_is_what_the_direct_path_would_have_given() {
+    let mut sim = overlay(Mesh::default(), Class::default(), |_| {});
+    assert_eq!(send(&mut sim, 1, 80, 100), 100);
+    cut(&mut sim, 0, 1);
+    send(&mut sim, 1, 80, 500);
+    let known = |sim: &Simulator| {
+        let peers = sim.node(0).unwrap().peers(sim.now());
+        (peers[0].availability, peers[0].regret)
+    };
+    let (availability, regret) = known(&sim);
+    assert_eq!((availability.outages, availability.ongoing), (1, true));
+    assert!(regret.direct >= 100 && regret.rescued > 300, "{regret:?}");
+    let ends = [0, 1].map(|site| Mesh::underlay(site, 0));
+    sim.network.set_both(ends[0], ends[1], |link| link.up = true);
+    sim.run_for(Duration::from_secs(20));
+    let (availability, _) = known(&sim);
+    assert_eq!((availability.outages, availability.avoided), (1, 1), "{availability:?}");
+    assert!(availability.detection.longest < Duration::from_secs(1), "{availability:?}");
+    assert!(availability.recovery.longest < Duration::from_secs(1), "{availability:?}");
+    assert_eq!(availability.unreachable, Duration::ZERO);
+    // Nobody reaches a site that is gone.
+    sim.kill(1);
+    sim.run_for(Duration::from_secs(30));
+    sim.start(1);
+    sim.run_for(Duration::from_secs(30));
+    let (availability, _) = known(&sim);
+    assert_eq!((availability.outages, availability.unavoidable), (2, 1), "{availability:?}");
+    assert!(availability.unreachable > Duration::from_secs(20), "{availability:?}");
+}
+
 /// Any policy of a node with three peers and two uplinks.
 fn any_policy() -> impl Strategy<Value = NodePolicy> {
     let peers = || prop::option::of(prop::collection::btree_set(0u16..3, 0..3));

@@ -33,8 +33,9 @@ fn render(explanation: &Explanation) -> String {
     for step in steps {
         text += &format!("  {:width$}  {}\n", step.question, step.answer);
     }
+    let metric = explanation.routing.as_ref().map_or("latency", |routing| routing.metric.as_str());
     if !explanation.candidates.is_empty() {
-        text += &format!("\n{}", paths::candidates("latency", &explanation.candidates));
+        text += &format!("\n{}", paths::candidates(metric, &explanation.candidates));
     }
     text
 }

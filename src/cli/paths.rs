@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::output::{figure, span, via};
+use super::output::{count, figure, percent, span, via};
 use super::peers::link_state;
 use super::table::Table;
 use super::{Gateway, Outcome, control_client, output};
@@ -81,12 +81,16 @@ fn candidates_of(status: &Status) -> String {
 
 /// A line for each way to a peer.
 pub(super) fn candidates(metric: &str, candidates: &[CandidateStatus]) -> String {
-    let mut table = Table::new(&["VIA", "STATE", ">METRIC", "STANDING"]);
+    let mut table =
+        Table::new(&["VIA", "STATE", ">METRIC", ">RTT ms", ">LOSS", ">SAMPLES", "STANDING"]);
     for candidate in candidates {
         table.row([
             via(candidate.via.as_deref()).to_owned(),
             link_state(candidate.state).to_owned(),
             value(metric, candidate.metric),
+            figure(candidate.rtt_ms, 1),
+            percent(candidate.loss),
+            candidate.samples.map_or_else(|| "-".to_owned(), count),
             candidate.reason.clone().unwrap_or_else(|| "in use".into()),
         ]);
     }
@@ -109,6 +113,7 @@ mod tests {
         let direct =
             CandidateStatus { state: LinkState::Up, metric: Some(3.0), ..Default::default() };
         let shown = candidates("latency", &[direct]);
-        assert_eq!(shown, "VIA     STATE  METRIC  STANDING\ndirect  up        3.0  in use\n");
+        let head = "VIA     STATE  METRIC  RTT ms  LOSS  SAMPLES  STANDING\n";
+        assert_eq!(shown, format!("{head}direct  up        3.0       -     -        -  in use\n"));
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use clap::Args;
 
-use super::output::{count, span};
+use super::output::{count, figure, span};
 use super::table::Table;
 use super::{Gateway, Outcome, control_client, peers};
 use crate::gateway::status::{Request, Status, TallyStatus, TunnelState};
@@ -33,6 +33,11 @@ fn render(status: &Status) -> String {
     text += &peers::table(status).render();
     text += "\n";
     text += &traffic(status).render();
+    let outages = outages(status);
+    if !outages.is_empty() {
+        text += "\n";
+        text += &outages.render();
+    }
     let drops = drops(status);
     if !drops.is_empty() {
         text += "\n";
@@ -86,6 +91,28 @@ fn traffic(status: &Status) -> Table {
     row("from underlay", &traffic.underlay_rx);
     row("to underlay", &traffic.underlay_tx);
     row("relayed", &traffic.relayed);
+    table
+}
+
+/// Outages of direct paths, of the peers that had any.
+fn outages(status: &Status) -> Table {
+    let head =
+        ["OUTAGES", ">SEEN", ">AVOIDED", ">LAST HOP", ">CUT OFF", ">DETECT ms", ">RECOVER ms"];
+    let mut table = Table::new(&head);
+    for peer in &status.peers {
+        let known = &peer.availability;
+        if known.outages > 0 {
+            table.row([
+                peer.name.clone(),
+                count(known.outages),
+                count(known.avoided),
+                count(known.unavoidable),
+                span(Some(known.unreachable_s)),
+                figure(known.detect_ms.mean, 0),
+                figure(known.recover_ms.mean, 0),
+            ]);
+        }
+    }
     table
 }
 

@@ -4,6 +4,7 @@ mod explain;
 mod metric;
 mod nat;
 mod peers;
+mod words;
 
 use std::net::{IpAddr, SocketAddr};
 

@@ -6,6 +6,8 @@
 //! ([`Request`]), a reply `{"ok":...}` or `{"error":"..."}` ([`Reply`]). The fields of [`Status`]
 //! are relied on by operators' scripts: extend them, never rename one.
 
+mod account;
+mod explain;
 mod metric;
 mod nat;
 
@@ -14,6 +16,8 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+pub use account::{AvailabilityStatus, RegretStatus, SpanStatus};
+pub use explain::{Explanation, ExplanationStep, RoutingStatus};
 pub use metric::{AppValueList, AppValueStatus};
 pub use nat::{
     NAT_LIMIT_MAX, NAT_SEARCH_MAX, NatFilter, NatHostList, NatHostStatus, NatMappingList,
@@ -186,6 +190,12 @@ pub struct PeerStatus {
     /// What was exchanged with it, on all paths.
     #[serde(default)]
     pub traffic: Directions,
+    /// Outages of the direct path to it.
+    #[serde(default)]
+    pub availability: AvailabilityStatus,
+    /// What its packets gained or lost by not going directly.
+    #[serde(default)]
+    pub regret: RegretStatus,
 }
 
 /// The encrypted association with a peer.
@@ -302,6 +312,31 @@ pub struct CandidateStatus {
     /// Why it is not used, or what holds it back; null for the one in use.
     #[serde(default)]
     pub reason: Option<String>,
+    /// The name of our uplink, for a direct path.
+    #[serde(default)]
+    pub uplink: Option<String>,
+    /// Round-trip time in milliseconds.
+    #[serde(default)]
+    pub rtt_ms: Option<f64>,
+    /// Lost fraction, from 0 to 1.
+    #[serde(default)]
+    pub loss: Option<f64>,
+    /// Round trips that we measured on it; null when only its links are measured.
+    #[serde(default)]
+    pub samples: Option<u64>,
+    /// What is compared: the metric's cost with this node's own order of near-equal relays. Less is
+    /// better.
+    #[serde(default)]
+    pub rank: Option<f64>,
+    /// What a program says of it, for classes that ask.
+    #[serde(default)]
+    pub app_value: Option<f64>,
+    /// Times it failed in use, as far as remembered.
+    #[serde(default)]
+    pub failures: u32,
+    /// Seconds for which it is not returned to without need.
+    #[serde(default)]
+    pub barred_s: Option<f64>,
 }
 
 /// How many flows.
@@ -415,27 +450,6 @@ pub struct FlowStatus {
     pub age_s: f64,
     /// Seconds since its last packet.
     pub idle_s: f64,
-}
-
-/// Why packets go where they go.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Explanation {
-    /// What was asked about.
-    pub subject: String,
-    /// The decisions in the order in which they are taken.
-    pub steps: Vec<ExplanationStep>,
-    /// The ways there were to choose from, best first.
-    #[serde(default)]
-    pub candidates: Vec<CandidateStatus>,
-}
-
-/// One decision.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ExplanationStep {
-    /// What was decided on: `destination`, `class`, `egress`, `path`.
-    pub question: String,
-    /// The outcome with its reason, in one sentence.
-    pub answer: String,
 }
 
 /// What became of a reload.

@@ -20,6 +20,7 @@ pub struct Estimator {
     probes: ProbeWindow,
     traffic: TrafficLoss,
     memory: LossMemory,
+    round_trips: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -72,11 +73,18 @@ impl Estimator {
             probes: ProbeWindow::new(),
             traffic: TrafficLoss::new(),
             memory: LossMemory::NONE,
+            round_trips: 0,
         }
+    }
+
+    /// How many round trips were measured.
+    pub const fn round_trips(&self) -> u64 {
+        self.round_trips
     }
 
     /// A round trip, the other end's hold time already taken off.
     pub fn on_rtt(&mut self, now: Instant, rtt: Duration) {
+        self.round_trips += 1;
         let sample = micros(rtt);
         self.minimum.push(now, sample);
         self.rtt = Some(match self.rtt {

@@ -399,6 +399,7 @@ impl Node {
             packets: train.packets,
             bytes: train.frame.len(),
         };
+        self.count_packets(peer, route.path, train.packets);
         let second = self.second_route(now, peer, route.path, tos, label, &outbound);
         let route = route.of_mapping(train.came_in_by);
         let Train { frame, headers, vnet, .. } = train;

@@ -14,9 +14,11 @@
 //! - `copies`: packets that go over two paths, and which of them came first.
 //! - `reports`: what arrived on which path, told to its sender, and what silence means.
 //! - `control`: probes, advertisements and challenges inside the tunnels.
+//! - `account`: outages that were crossed, and what the direct path would have given.
 //! - `policy`: what the classes of flows may use, and what relays refuse.
 //! - `paths`: what is measured of the paths to the peers, and how it reaches the router.
 
+mod account;
 mod alias;
 mod answer;
 mod bucket;
@@ -52,6 +54,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
+pub use account::{Availability, Regret, Spans};
 pub use config::{
     EgressConfig, ExitVia, NodeConfig, NodePolicy, PeerConfig, RelayConfig, UplinkConfig,
 };

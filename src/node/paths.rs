@@ -69,6 +69,7 @@ pub(super) fn peers(config: &NodeConfig, now: Instant, rng: &mut Rng) -> Vec<Pee
             next_copy: rng.next_u64() as u32,
             copies: CopyWindow::new(),
             arrivals: Arrivals::default(),
+            account: Default::default(),
         }
     };
     config.peers.iter().enumerate().map(peer).collect()
@@ -105,6 +106,7 @@ fn path_state(
         outstanding: Outstanding::new(),
         excused_until: None,
         copy_credit: 0,
+        packets: 0,
         used_at: None,
     }
 }
@@ -180,6 +182,7 @@ impl Node {
             self.report_route(event);
         }
         self.route_events = events;
+        self.keep_accounts(now);
         for index in 0..self.peers.len() {
             let peer = PeerIndex(index as u16);
             self.advertiser.update(now, peer, self.router.direct_report(peer));

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::account::Account;
 use super::copies::CopyWindow;
 use crate::id::{NodeId, PeerIndex, PublicKey, UplinkIndex};
 use crate::link::{Arrivals, Endpoint, MtuSearch, Outstanding, Prober, ReportedLoss};
@@ -42,6 +43,8 @@ pub(crate) struct PathState {
     pub(crate) excused_until: Option<Instant>,
     /// Bytes of copies that the present suspicion may still cost.
     pub(crate) copy_credit: u32,
+    /// Packets of hosts that took it since they were last booked.
+    pub(crate) packets: u64,
     /// When data was last sent on it.
     pub(crate) used_at: Option<Instant>,
 }
@@ -83,6 +86,8 @@ pub(crate) struct Peer {
     pub(crate) copies: CopyWindow,
     /// What came from the peer and was not reported yet.
     pub(crate) arrivals: Arrivals,
+    /// What the overlay was worth to its traffic.
+    pub(crate) account: Account,
 }
 
 impl Peer {

@@ -3,9 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::Node;
 use super::peer::PathState;
 use super::prefixes::Owner;
+use super::{Availability, Node, Regret};
 use crate::flow::{Class, ClassIndex, Egress, Flow, FlowCounts, FlowId, FlowKey, Marks};
 use crate::id::{NodeId, PeerIndex, PublicKey};
 use crate::metric::{LinkReport, Metric};
@@ -65,6 +65,10 @@ pub struct PeerSnapshot {
     pub paths: [Option<PathSnapshot>; Metric::COUNT],
     /// Received from it and sent to it.
     pub traffic: (Tally, Tally),
+    /// Outages of the direct path.
+    pub availability: Availability,
+    /// What not going directly gained or lost.
+    pub regret: Regret,
 }
 
 /// Sizes of the tables that could grow; for tests of their bounds.
@@ -178,6 +182,12 @@ impl Node {
         flow.path.or_else(|| self.router.path(peer, self.demand(flow.class)))
     }
 
+    /// How many round trips were measured on a path to a peer; none when it is not measured.
+    pub fn samples(&self, peer: PeerIndex, path: Path) -> Option<u64> {
+        let state = self.peers.get(peer.usize())?.state(path)?;
+        Some(state.prober.estimator().round_trips())
+    }
+
     /// What an application says of a path to a peer, less being better, and until when; `None` takes
     /// it back. Classes with the metric `app` go by it.
     pub fn set_app_value(
@@ -251,6 +261,8 @@ impl Node {
             links: peer.links().map(link).collect(),
             paths: Metric::ALL.map(path),
             traffic: (peer.rx, peer.tx),
+            availability: peer.account.availability,
+            regret: peer.account.regret,
         }
     }
 

@@ -2,10 +2,12 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::words::{self, rule};
 use super::{Scene, egress_name, peers};
 use crate::flow::{Egress, FlowKey, Marks};
 use crate::gateway::node_config::is_own;
-use crate::gateway::status::{Explanation, ExplanationStep};
+use crate::gateway::status::{Explanation, ExplanationStep, RegretStatus};
+use crate::metric::Metric;
 use crate::node::Node;
 use crate::path::Path;
 use crate::time::Instant;
@@ -33,12 +35,15 @@ pub(super) fn explain(
     let demand = node.demand(index);
     let known = if flow.is_some() { "it is in the flow table" } else { "as a new flow" };
     step("class", format!("`{class}`, which wants the best {metric}; {known}"));
+    let rule = rule(scene, node.class(index));
+    step("rule", rule.clone().unwrap_or_else(|| "any way may be used".to_owned()));
     let egress = flow
         .map(|flow| flow.egress)
         .filter(|&egress| egress != Egress::Undecided)
         .or_else(|| node.egress_for(now, destination, index));
     let Some(egress) = egress else {
-        step("egress", format!("none: no network and no exit has {destination}"));
+        let closed = if rule.is_some() { ", or the rule closes it" } else { "" };
+        step("egress", format!("none: no network and no exit has {destination}{closed}"));
         return Ok(explanation);
     };
     let name = egress_name(node, egress);
@@ -60,27 +65,44 @@ pub(super) fn explain(
             peer
         }
     };
-    let Some(path) = node.path(peer, demand) else {
-        step("path", format!("none: {name} cannot be reached, directly or through a relay"));
+    let stays = flow.and_then(|flow| flow.path);
+    let Some(path) = stays.or_else(|| node.path(peer, demand)) else {
+        let closed = node.path(peer, Metric::Latency).is_some();
+        let why = if closed { "the rule closes every way to it" } else { "it cannot be reached" };
+        step("path", format!("none to {name}: {why}"));
         return Ok(explanation);
     };
-    let way = match path {
-        Path::Direct(link) => scene
-            .config
-            .uplinks
-            .get(link.local.usize())
-            .map_or_else(|| "direct".to_owned(), |uplink| format!("direct, over {}", uplink.name)),
-        Path::Via(relay) => format!("through {}", node.peer_name(relay)),
+    let Some(routing) = node.explain(now, peer, demand) else { return Ok(explanation) };
+    let why = match routing.cause {
+        _ if stays.is_some() => "one of the good paths",
+        Some(cause) => cause.name(),
+        None => "",
     };
-    if let Some(routing) = node.explain(now, peer, demand) {
-        let why = routing.cause.map_or("", |cause| cause.name());
-        let since = routing.switched_at.map_or(0.0, |at| (now - at).as_secs_f64());
-        step("path", format!("{way}, for {since:.1} s: {why}"));
-        explanation.candidates = peers::candidates(node, &routing, path);
-    } else {
-        step("path", way);
+    let since = routing.switched_at.map_or(0.0, |at| (now - at).as_secs_f64());
+    step("path", format!("{}, for {since:.1} s: {why}", way(node, scene, path)));
+    let status = words::routing_status(node, now, &routing);
+    if let (Some(before), Some(cause)) = (&status.previous, &status.cause) {
+        step("last switch", format!("{since:.1} s ago, from {before}: {cause}"));
     }
+    step("next switch", words::next_switch(&status));
+    let regret: Option<RegretStatus> =
+        node.peers(now).iter().find(|p| p.index == peer).map(|p| p.regret.into());
+    if let Some(regret) = &regret {
+        step("regret", words::in_words(regret));
+    }
+    explanation.rule = Some(class.clone());
+    explanation.routing = Some(status);
+    explanation.regret = regret;
+    explanation.candidates = peers::candidates(node, now, scene, &routing, path);
     Ok(explanation)
+}
+
+fn way(node: &Node, scene: &Scene<'_>, path: Path) -> String {
+    match path {
+        Path::Direct(_) => peers::uplink_name(scene, path)
+            .map_or_else(|| "direct".to_owned(), |uplink| format!("direct, over {uplink}")),
+        Path::Via(relay) => format!("through {}", node.peer_name(relay)),
+    }
 }
 
 fn parse(scene: &Scene<'_>, subject: &str) -> Result<FlowKey, String> {

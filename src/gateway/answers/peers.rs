@@ -40,6 +40,8 @@ pub(super) fn peer(
         relay: peer.relay,
         egress: peer.egress,
         traffic: Directions { rx: peer.traffic.0.into(), tx: peer.traffic.1.into() },
+        availability: peer.availability.into(),
+        regret: peer.regret.into(),
     }
 }
 
@@ -76,7 +78,7 @@ fn path(
         since_s: explanation.switched_at.map(|at| (now - at).as_secs_f64()),
         switches: explanation.switches,
         reason: reason(&explanation, path),
-        candidates: candidates(node, &explanation, path),
+        candidates: candidates(node, now, scene, &explanation, path),
     })
 }
 
@@ -90,6 +92,8 @@ fn reason(explanation: &Explanation, path: Path) -> Option<String> {
 /// All candidates, best first; those that may not be used come last.
 pub(super) fn candidates(
     node: &Node,
+    now: Instant,
+    scene: &Scene<'_>,
     explanation: &Explanation,
     in_use: Path,
 ) -> Vec<CandidateStatus> {
@@ -109,8 +113,20 @@ pub(super) fn candidates(
                 candidate.standing.name().to_owned()
             }
         }),
+        uplink: uplink_name(scene, candidate.path),
+        rtt_ms: known_ms(candidate.report.latency_us),
+        loss: known_ms(candidate.report.latency_us).map(|_| candidate.report.loss.fraction()),
+        samples: node.samples(explanation.peer, candidate.path),
+        rank: Some(candidate.rank).filter(|rank| rank.is_finite()),
+        app_value: candidate.app_value,
+        failures: candidate.failures,
+        barred_s: candidate.barred_until.map(|until| (until - now).as_secs_f64()),
     };
     sorted.into_iter().map(status).collect()
+}
+
+fn known_ms(us: u32) -> Option<f64> {
+    (us != u32::MAX).then(|| f64::from(us) / 1e3)
 }
 
 /// A cost as operators read it: milliseconds, a fraction, a score. None while it is unknown.

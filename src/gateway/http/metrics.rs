@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::gateway::status::{LinkState, PeerStatus, Status, TallyStatus, TunnelState};
+use crate::gateway::status::{LinkState, PeerStatus, SpanStatus, Status, TallyStatus, TunnelState};
 
 /// The content type that scrapers expect.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -21,6 +21,7 @@ pub(super) fn render(status: &Status) -> String {
     }
     flows(&mut text, status);
     peers(&mut text, &status.peers);
+    accounts(&mut text, &status.peers);
     text.0.push_str("# EOF\n");
     text.0
 }
@@ -85,6 +86,57 @@ fn peers(text: &mut Text, peers: &[PeerStatus]) {
         link.rtt_ms.map(|ms| ms / 1e3)
     });
     links(text, peers, "rongate_link_loss_ratio", "Lost fraction.", |link| link.loss);
+}
+
+/// Outages of direct paths, and what they would have given.
+fn accounts(text: &mut Text, peers: &[PeerStatus]) {
+    text.family("rongate_outages", "counter", "Outages of the direct path that ended, by outcome.");
+    for peer in peers {
+        let known = &peer.availability;
+        for (outcome, count) in [
+            ("avoided", known.avoided),
+            ("unavoidable", known.unavoidable),
+            ("unavoided", known.unavoided),
+        ] {
+            let labels = [("peer", peer.name.as_str()), ("outcome", outcome)];
+            text.sample("rongate_outages_total", &labels, count as f64);
+        }
+    }
+    text.family("rongate_way_packets", "counter", "Packets of hosts to a peer, by way.");
+    for peer in peers {
+        for (way, count) in [
+            ("direct", peer.regret.direct_packets),
+            ("relayed", peer.regret.relayed_packets),
+            ("rescued", peer.regret.rescued_packets),
+        ] {
+            let labels = [("peer", peer.name.as_str()), ("way", way)];
+            text.sample("rongate_way_packets_total", &labels, count as f64);
+        }
+    }
+    let sum = |span: SpanStatus| span.mean.unwrap_or(0.0) * span.count as f64 / 1e3;
+    let account = |peer: &PeerStatus| {
+        let (known, regret) = (&peer.availability, &peer.regret);
+        [
+            ("rongate_unreachable_seconds", "Time without any path.", known.unreachable_s),
+            ("rongate_direct_down_seconds", "Time without the direct path.", known.direct_down_s),
+            (
+                "rongate_saved_seconds",
+                "Round-trip time that relaying saved.",
+                regret.saved_ms / 1e3,
+            ),
+            ("rongate_regret_seconds", "Round-trip time that relaying lost.", regret.lost_ms / 1e3),
+            ("rongate_detect_seconds", "Time to suspicion, of all outages.", sum(known.detect_ms)),
+            ("rongate_recover_seconds", "Time to another path, likewise.", sum(known.recover_ms)),
+        ]
+    };
+    let rows: Vec<_> = peers.iter().map(|peer| (peer.name.as_str(), account(peer))).collect();
+    for at in 0..rows.first().map_or(0, |row| row.1.len()) {
+        let (name, help, _) = rows[0].1[at];
+        text.family(name, "counter", help);
+        for (peer, figures) in &rows {
+            text.sample(&format!("{name}_total"), &[("peer", peer)], figures[at].2);
+        }
+    }
 }
 
 fn links(

@@ -1,0 +1,64 @@
+//! Why packets go where they go.
+
+use serde::{Deserialize, Serialize};
+
+use super::{CandidateStatus, RegretStatus};
+
+/// The decisions for a destination or a flow.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// What was asked about.
+    pub subject: String,
+    /// The decisions in the order in which they are taken.
+    pub steps: Vec<ExplanationStep>,
+    /// The class, which is the rule that applies.
+    #[serde(default)]
+    pub rule: Option<String>,
+    /// How the path was chosen; null when there is none to choose.
+    #[serde(default)]
+    pub routing: Option<RoutingStatus>,
+    /// What packets to that peer gained or lost by not going directly.
+    #[serde(default)]
+    pub regret: Option<RegretStatus>,
+    /// The ways there were to choose from, best first.
+    #[serde(default)]
+    pub candidates: Vec<CandidateStatus>,
+}
+
+/// One decision.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplanationStep {
+    /// What was decided on: `destination`, `class`, `rule`, `egress`, `path`, `last switch`,
+    /// `next switch`, `regret`.
+    pub question: String,
+    /// The outcome with its reason, in one sentence.
+    pub answer: String,
+}
+
+/// How a path was chosen. Costs are in microseconds by latency, a fraction by loss, the inverse of the
+/// score by throughput, and the program's own unit by `app`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RoutingStatus {
+    /// The metric that decided.
+    pub metric: String,
+    /// A challenger must be better by this fraction of the cost ...
+    pub margin_relative: f64,
+    /// ... and by this much.
+    pub margin_absolute: f64,
+    /// Seconds after a switch without another one, unless the path fails.
+    pub hold_down_s: f64,
+    /// Of these, seconds left.
+    pub hold_down_left_s: Option<f64>,
+    /// Switches since the start.
+    pub switches: u32,
+    /// Seconds since the last one.
+    pub switched_s: Option<f64>,
+    /// Its cause.
+    pub cause: Option<String>,
+    /// The path before it: a relay's name, or `direct`.
+    pub previous: Option<String>,
+    /// The best other path, likewise.
+    pub alternate: Option<String>,
+    /// The paths that the class's flows are spread over, likewise.
+    pub spread: Vec<String>,
+}
