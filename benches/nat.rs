@@ -97,11 +97,17 @@ fn fill(nat: &mut Nat, mappings: u32, now: Instant, packet: &mut Packet) -> (f64
     (best, all)
 }
 
-/// Nanoseconds for each of many packets of random mappings: of the best round, and of the median.
-fn rounds(rng: &mut Rng, mappings: u32, mut one: impl FnMut(u32) -> bool) -> (f64, f64) {
+/// Nanoseconds for each of many packets of random mappings: of the best round, and of the median. What
+/// `end` gives for a mapping is got together before the time is taken.
+fn rounds(
+    rng: &mut Rng,
+    mappings: u32,
+    end: impl Fn(u32) -> (Ipv4Addr, u16),
+    mut one: impl FnMut((Ipv4Addr, u16)) -> bool,
+) -> (f64, f64) {
     let mut times: Vec<f64> = (0..ROUNDS)
         .map(|_| {
-            let chosen: Vec<u32> = (0..ROUND).map(|_| rng.below(mappings)).collect();
+            let chosen: Vec<_> = (0..ROUND).map(|_| end(rng.below(mappings))).collect();
             let start = clock();
             assert!(chosen.into_iter().all(&mut one), "every mapping is known");
             start.elapsed().as_nanos() as f64 / ROUND as f64
@@ -135,6 +141,27 @@ fn expire(nat: &mut Nat, now: Instant) -> (f64, f64) {
     (longest, all / mappings)
 }
 
+/// Nanoseconds of one access to memory that no cache holds, each known only after the one before: a
+/// walk over as many records of 128 bytes as there are mappings, in random order.
+fn memory(rng: &mut Rng, records: u32) -> f64 {
+    let mut order: Vec<u32> = (0..records).collect();
+    for at in (1..order.len()).rev() {
+        order.swap(at, rng.below(at as u32 + 1) as usize);
+    }
+    let mut next = vec![[0_u32; 32]; records as usize];
+    for pair in order.windows(2) {
+        next[pair[0] as usize][0] = pair[1];
+    }
+    let mut at = order[0];
+    let start = clock();
+    for _ in 1..records {
+        at = next[at as usize][0];
+    }
+    let each = start.elapsed().as_nanos() as f64 / f64::from(records);
+    assert_eq!(Some(&at), order.last(), "the walk ends at the last one");
+    each
+}
+
 fn main() {
     let mut out = std::io::stdout();
     let _ = writeln!(
@@ -143,21 +170,30 @@ fn main() {
     );
     let _ = writeln!(out, "    longest 256 steps of expiry (us), expiry of a mapping");
     let mut rng = Rng::new([9; 32]);
+    for records in SIZES {
+        let each = memory(&mut rng, records);
+        let _ = writeln!(out, "one access to {records} records of 128 bytes: {each:.1}");
+    }
     for (name, protocol, flags) in [("udp", 17, 0), ("tcp", 6, tcp_flag::SYN)] {
         for mappings in SIZES {
             let now = Instant::from_micros(1_000_000);
             let mut nat = nat(now, mappings);
             let made = fill(&mut nat, mappings, now, &mut Packet::new(protocol, flags));
             let mut packet = Packet::new(protocol, tcp_flag::ACK);
-            let outbound = rounds(&mut rng, mappings, |n| {
-                packet.set(inside(n), (SERVER, 443));
+            let outbound = rounds(&mut rng, mappings, inside, |end| {
+                packet.set(end, (SERVER, 443));
                 packet.outbound(&mut nat, now)
             });
             let ends = ends(&nat);
-            let inbound = rounds(&mut rng, mappings, |n| {
-                packet.set((SERVER, 443), ends[n as usize]);
-                packet.inbound(&mut nat, now)
-            });
+            let inbound = rounds(
+                &mut rng,
+                mappings,
+                |n| ends[n as usize],
+                |end| {
+                    packet.set((SERVER, 443), end);
+                    packet.inbound(&mut nat, now)
+                },
+            );
             let (longest, each) = expire(&mut nat, now + Duration::from_secs(10_000));
             assert_eq!(nat.counts().mappings, 0, "all are over");
             let _ = write!(out, "{name} {mappings:8}:");

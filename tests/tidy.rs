@@ -207,7 +207,8 @@ fn the_dependency_check_can_fail() {
 #[test]
 fn the_tests_that_the_documentation_names_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let text = fs::read_to_string(root.join("docs/nat.md")).unwrap();
+    let pages = ["docs/nat.md", "docs/nat-vpp.md"];
+    let text = pages.map(|page| fs::read_to_string(root.join(page)).unwrap()).concat();
     let mut files = Vec::new();
     for dir in ["src", "tests", "netns-tests/tests"] {
         collect(&root.join(dir), &mut files);
@@ -233,5 +234,5 @@ fn the_tests_that_the_documentation_names_exist() {
         named > 50,
         "the page names its tests like `behaviour::an_echo_lives_a_minute`: {named}"
     );
-    assert!(missing.is_empty(), "docs/nat.md names tests that do not exist: {missing:?}");
+    assert!(missing.is_empty(), "docs/nat*.md name tests that do not exist: {missing:?}");
 }

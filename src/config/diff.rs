@@ -93,6 +93,7 @@ impl Config {
         note(self.exit_names(&self.internet) != new.exit_names(&new.internet), "internet.via");
         let (a, b) = (&self.internet_ipv6, &new.internet_ipv6);
         note(self.exit_names(a) != new.exit_names(b), "internet.via_ipv6");
+        note(self.servers != new.servers, "internet.servers");
         note(self.nat64 != new.nat64, "internet.nat64");
         note(self.probing != new.probing, "probing.budget");
         note(self.routing != new.routing, "routing");

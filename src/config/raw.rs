@@ -146,6 +146,7 @@ sections! {
         via: Vec<At<String>>,
         via_ipv6: Vec<At<String>>,
         nat64: String,
+        servers: Vec<At<String>>,
     }
 
     RawProbing {

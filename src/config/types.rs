@@ -44,6 +44,8 @@ pub struct Config {
     pub internet: InternetVia,
     /// `internet.via_ipv6`.
     pub internet_ipv6: InternetVia,
+    /// `internet.servers`: endpoints with their protocol.
+    pub servers: Vec<(SocketAddr, u8)>,
     /// `internet.nat64`.
     pub nat64: Option<Nat64Prefix>,
     /// Probing.

@@ -16,6 +16,7 @@ use super::written_class::ClassSection;
 use super::written_nat::Nat;
 use crate::flow::ExitPoint;
 use crate::id::PeerIndex;
+use crate::packet::protocol;
 
 impl Serialize for Config {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -158,6 +159,8 @@ struct Internet {
     via: Word,
     via_ipv6: Word,
     nat64: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    servers: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -227,6 +230,7 @@ impl<'c> Document<'c> {
             internet: Internet {
                 via: via(config, &config.internet),
                 via_ipv6: via(config, &config.internet_ipv6),
+                servers: config.servers.iter().map(server).collect(),
                 nat64: config.nat64.map_or_else(|| "off".into(), |prefix| prefix.net().to_string()),
             },
             probing: Probing { budget: config.probing.budget.to_string() },
@@ -267,6 +271,11 @@ fn uplink(uplink: &super::Uplink) -> Uplink<'_> {
             UdpGso::Off => "off",
         },
     }
+}
+
+fn server((end, number): &(std::net::SocketAddr, u8)) -> String {
+    let name = if *number == protocol::UDP { "udp" } else { "tcp" };
+    format!("{name} {end}")
 }
 
 fn pools(section: &EgressSection) -> Vec<IpNet> {

@@ -5,6 +5,7 @@
 //! before deadlines are judged: an answer that already waits in a socket is not late.
 
 mod hosts;
+mod nat;
 mod ready;
 mod rounds;
 
@@ -21,11 +22,12 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use super::answers;
 use super::ask::{Line, ToControl, ToLoop};
 use super::logging::Throttle;
-use super::nat_log::{self, NatLog};
+use super::nat_log::NatLog;
 use crate::batch::{BUFFER_LEN, Output, RxBatch, Transmit};
 use crate::config::Config;
 use crate::id::UplinkIndex;
 use crate::io::clock::Clock;
+use crate::io::lan_server::LanServer;
 use crate::io::signals::{Order, Signals};
 use crate::io::timer::Timer;
 use crate::io::tun::{Tun, TunOffload};
@@ -44,6 +46,9 @@ const TIMER: Token = Token(1);
 const SIGNALS: Token = Token(2);
 /// Wakes the loop when the control thread has sent something.
 pub(super) const WAKER: Token = Token(3);
+/// Those of the LAN interfaces follow.
+const LAN: usize = 4;
+pub(super) const LAN_SERVERS_MAX: usize = FIRST_SOCKET - LAN;
 const FIRST_SOCKET: usize = 16;
 const FIRST_QUEUE: usize = FIRST_SOCKET + UplinkIndex::MAX_COUNT;
 
@@ -74,6 +79,8 @@ pub(super) struct Parts {
     pub(super) config: Arc<Config>,
     /// The log of our NAT's mappings, if there is one.
     pub(super) nat_log: Option<NatLog>,
+    /// Where hosts of our LAN ask the NAT for mappings.
+    pub(super) lan_servers: Vec<LanServer>,
     /// From the control thread.
     pub(super) messages: Channel<ToLoop>,
     /// To the control thread.
@@ -93,6 +100,8 @@ pub(super) struct EventLoop {
     unsent: usize,
     ready: Ready,
     throttle: Throttle,
+    /// LAN servers that may have more.
+    lan_ready: bool,
     stopping: bool,
 }
 
@@ -110,6 +119,7 @@ impl EventLoop {
             unsent: 0,
             ready: Ready::default(),
             throttle: Throttle::new(parts.clock.now()),
+            lan_ready: true,
             stopping: false,
             parts,
         };
@@ -120,6 +130,9 @@ impl EventLoop {
         this.watch(this.parts.signals.as_raw_fd(), SIGNALS)?;
         for index in 0..this.parts.sockets.len() {
             this.watch_socket(UplinkIndex(index as u8))?;
+        }
+        for (at, server) in this.parts.lan_servers.iter().enumerate() {
+            this.watch(server.raw(), Token(LAN + at))?;
         }
         this.tell_offload();
         Ok(this)
@@ -150,7 +163,7 @@ impl EventLoop {
 
     /// Sleeps until something is ready or due. Does not sleep while a source is known to have more.
     fn wait(&mut self, events: &mut Events) -> anyhow::Result<()> {
-        let timeout = if self.ready.any_socket() || self.rounds.any() {
+        let timeout = if self.ready.any_socket() || self.rounds.any() || self.lan_ready {
             Some(Duration::ZERO)
         } else {
             if let Some((deadline, _why)) = self.parts.node.poll_timeout() {
@@ -168,6 +181,7 @@ impl EventLoop {
                 TIMER => self.timer.acknowledge(),
                 SIGNALS => self.obey_signals(),
                 WAKER => {}
+                Token(LAN..FIRST_SOCKET) => self.lan_ready = true,
                 Token(token) if token >= FIRST_QUEUE => self.rounds.mark(token - FIRST_QUEUE),
                 Token(token) => self.ready.mark_socket(token - FIRST_SOCKET),
             }
@@ -185,6 +199,7 @@ impl EventLoop {
             now = self.parts.clock.now();
         }
         self.serve_hosts(now)?;
+        self.serve_lan(now);
         self.judge_deadlines(now);
         self.carry_out(now);
         self.log_mappings(now);
@@ -194,21 +209,6 @@ impl EventLoop {
             }
         }
         Ok(())
-    }
-
-    /// Hands what happened to mappings to their log.
-    fn log_mappings(&mut self, now: Instant) {
-        let Some(log) = &mut self.parts.nat_log else { return };
-        while let Some(first) = self.parts.node.take_nat_event() {
-            let mut events = vec![first];
-            while events.len() < nat_log::BATCH_MAX
-                && let Some(event) = self.parts.node.take_nat_event()
-            {
-                events.push(event);
-            }
-            let lost = self.parts.node.lost_nat_events();
-            log.send(nat_log::Batch { at: self.parts.clock.wall(now), lost, events });
-        }
     }
 
     /// Fills the receive buffers from the ready sockets, each in its turn at being the first.

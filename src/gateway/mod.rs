@@ -30,6 +30,7 @@ use mio::{Interest, Poll};
 use crate::config::{Config, OnFailure, UdpGso};
 use crate::io::clock::Clock;
 use crate::io::files::StateDir;
+use crate::io::lan_server::LanServer;
 use crate::io::netlink::{Monitor, Netlink};
 use crate::io::nft;
 use crate::io::signals::Signals;
@@ -82,6 +83,7 @@ pub fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
     }
 
     let kernel = KernelSetup::adopt(netlink, state.kernel_record())?;
+    let lan_servers = open_lan_servers(&config)?;
     let nat_log = NatLog::start(&config)?;
     let outside = Outside {
         lan_networks: lan_networks(&config, &facts),
@@ -93,7 +95,7 @@ pub fn run(config: Config, config_path: &Path) -> anyhow::Result<()> {
         outside,
         listeners,
     };
-    let inside = Inside { signals, tun, sockets, node, nat_log };
+    let inside = Inside { signals, tun, sockets, node, nat_log, lan_servers };
     serve(outside, inside, kernel, &plan)
 }
 
@@ -116,6 +118,7 @@ struct Inside {
     sockets: Vec<Option<UnderlaySocket>>,
     node: Node,
     nat_log: Option<NatLog>,
+    lan_servers: Vec<LanServer>,
 }
 
 /// Sets the kernel up and runs both threads; afterwards the kernel is as it was.
@@ -143,7 +146,7 @@ fn serve(
     listeners.watch(&control_poll)?;
     let name = config.node.name.clone();
     let blocks = config.lan.on_failure == OnFailure::Block;
-    let Inside { signals, tun, sockets, node, nat_log } = inside;
+    let Inside { signals, tun, sockets, node, nat_log, lan_servers } = inside;
     let mut event_loop = EventLoop::new(Parts {
         poll: loop_poll,
         clock,
@@ -153,6 +156,7 @@ fn serve(
         node,
         config: Arc::clone(&config),
         nat_log,
+        lan_servers,
         messages,
         control: to_control.clone(),
     })?;
@@ -276,6 +280,15 @@ fn create_tun(config: &Config, netlink: &mut Netlink, mtu: u32) -> anyhow::Resul
             .with_context(|| format!("cannot give `{name}` the address {address}"))?;
     }
     Ok(tun)
+}
+
+/// Where hosts of our LAN ask our exit for mappings.
+fn open_lan_servers(config: &Config) -> anyhow::Result<Vec<LanServer>> {
+    if config.egress.is_none() || !config.nat.pcp {
+        return Ok(Vec::new());
+    }
+    let interfaces = config.lan.interfaces.iter().take(event_loop::LAN_SERVERS_MAX);
+    interfaces.map(|name| LanServer::open(name, crate::nat::pcp::PORT)).collect()
 }
 
 /// A socket for each uplink whose interface has its address.

@@ -51,6 +51,7 @@ pub(super) fn convert(
         internet_via: internet_via(&config.internet),
         internet_via_ipv6: internet_via(&config.internet_ipv6),
         nat64: config.nat64,
+        servers: config.servers.clone(),
         control_budget_bps: config.probing.budget.bits_per_second(),
         copies_bps: config.routing.copies.bits_per_second(),
         flow_limits: flow::FlowLimits {

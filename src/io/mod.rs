@@ -5,6 +5,7 @@
 
 pub(crate) mod clock;
 pub(crate) mod files;
+pub(crate) mod lan_server;
 pub(crate) mod netlink;
 pub(crate) mod nft;
 pub(crate) mod signals;

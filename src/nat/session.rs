@@ -51,6 +51,15 @@ impl Session {
 impl Table {
     pub(super) fn session(&self, mapping: MappingId, remote: End) -> Option<u32> {
         let sessions = &self.sessions;
+        let known = self.mappings.get(mapping.0)?;
+        // The newest one is looked at first: most mappings have no other, and then neither the hash
+        // nor the index is needed, whose place in memory is no cache's.
+        if sessions.get(known.sessions).is_some_and(|newest| newest.remote == remote) {
+            return Some(known.sessions);
+        }
+        if known.session_count <= 1 {
+            return None;
+        }
         self.by_remote.find(self.seed.hash(session_words(mapping.0, remote)), |id| {
             sessions.get(id).is_some_and(|s| s.mapping == mapping.0 && s.remote == remote)
         })

@@ -39,6 +39,9 @@ pub struct NodeConfig {
     pub internet_via_ipv6: Vec<ExitVia>,
     /// Under which prefix IPv6 hosts reach IPv4 through an exit; `None` when they do not.
     pub nat64: Option<crate::addr::Nat64Prefix>,
+    /// Endpoints of our hosts, with their protocol (TCP or UDP), that anybody in the Internet may
+    /// reach through the exits of peers.
+    pub servers: Vec<(SocketAddr, u8)>,
     /// What probes, advertisements and rekeys may cost, in bits per second sent.
     pub control_budget_bps: u64,
     /// What second copies for redundant classes may cost, in bits per second of inner packets.

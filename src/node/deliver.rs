@@ -7,12 +7,14 @@ use std::ops::Range;
 
 use super::Node;
 use super::exit_endpoints::HostEnd;
+use super::peer::Peer;
 use super::prefixes::Owner;
 use crate::addr;
 use crate::batch::{Output, Part, RxBatch, TunWrite};
 use crate::flow::{Direction, Egress, FlowId, FlowKey};
 use crate::id::PeerIndex;
-use crate::packet::{Arrived, Ecn, Headers, IcmpKind, Merged, Vnet, checksum, rewrite};
+use crate::nat::pcp;
+use crate::packet::{Arrived, Ecn, Headers, IcmpKind, Merged, Vnet, checksum, protocol, rewrite};
 use crate::telemetry::{DropReason, Tally};
 use crate::time::Instant;
 
@@ -179,7 +181,10 @@ impl Node {
                 self.serve_pcp(now, peer, packet, headers, vnet, out)?;
                 Ok(Admitted::Gone)
             }
-            Some(Owner::Local) => Ok(Admitted::ToTun),
+            Some(Owner::Local) => {
+                self.note_lease(now, peer, packet, headers);
+                Ok(Admitted::ToTun)
+            }
             Some(Owner::Peer(_)) => Err(DropReason::ForeignDestination),
             None => self.leave_overlay(now, peer, packet, headers, vnet, out),
         }
@@ -211,7 +216,8 @@ impl Node {
         };
         let flow = id.and_then(|id| self.flows.get(id));
         let expected = flow.is_some_and(|flow| flow.egress == Egress::PeerExit(peer))
-            || self.is_endpoint_of(now, peer, &key);
+            || self.is_endpoint_of(now, peer, &key)
+            || self.is_server(now, peer, &key);
         if expected && headers.fragment.is_some() {
             self.exit_fragments.remember(now, peer, headers);
         }
@@ -245,6 +251,31 @@ impl Node {
     fn is_endpoint_of(&self, now: Instant, peer: PeerIndex, key: &FlowKey) -> bool {
         HostEnd::source_of(key)
             .is_some_and(|end| self.exit_endpoints.exit_of(now, &end) == Some(peer))
+    }
+
+    /// True for an endpoint that anybody may reach. Its answers go by the exit that was asked.
+    fn is_server(&mut self, now: Instant, peer: PeerIndex, key: &FlowKey) -> bool {
+        let end = HostEnd::source_of(key).filter(|end| self.servers.contains(end));
+        if let Some(end) = end {
+            self.exit_endpoints.note(now, end, peer);
+        }
+        end.is_some()
+    }
+
+    /// An exit that gives one of our hosts a mapping may let strangers in by it.
+    fn note_lease(&mut self, now: Instant, peer: PeerIndex, packet: &[u8], headers: &Headers) {
+        let from_server = headers.ports.is_some_and(|ports| ports.src == pcp::PORT);
+        if !from_server || headers.protocol != protocol::UDP {
+            return;
+        }
+        let Peer { egress, addresses, .. } = &self.peers[peer.usize()];
+        if !egress || !addresses.contains(&headers.source) {
+            return;
+        }
+        let response = packet.get(usize::from(headers.payload)..headers.total_len as usize);
+        if let Some((end, time)) = HostEnd::leased(headers.destination, response.unwrap_or(&[])) {
+            self.exit_endpoints.note_for(now, end, peer, time);
+        }
     }
 
     /// We are the exit: out to the Internet through the NAT.

@@ -76,7 +76,7 @@ use bundle::Bundles;
 use copies::CopyBudget;
 use encapsulate::{Label, Route, Unsent};
 use exit::Exit;
-use exit_endpoints::ExitEndpoints;
+use exit_endpoints::{ExitEndpoints, HostEnd};
 use exit_fragments::ExitFragments;
 use exit64::Translation;
 use peer::Peer;
@@ -134,6 +134,8 @@ pub struct Node {
     coalescer: Coalescer,
     exit_fragments: ExitFragments,
     exit_endpoints: ExitEndpoints,
+    /// Endpoints of our hosts that anybody may reach through an exit.
+    servers: Vec<HostEnd>,
     reassembly: Reassembly,
     counters: Counters,
     events: VecDeque<Event>,
@@ -264,6 +266,7 @@ impl Node {
             coalescer: Coalescer::new(Offload { tcp: true, udp: true }),
             exit_fragments: ExitFragments::new(),
             exit_endpoints: ExitEndpoints::new(&mut rng),
+            servers: exit_endpoints::servers(&config.servers),
             reassembly: Reassembly::new(),
             counters: Counters::default(),
             events: VecDeque::with_capacity(EVENTS_MAX),

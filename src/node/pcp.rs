@@ -3,9 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::Node;
+use super::prefixes::Owner;
 use crate::batch::Output;
 use crate::id::PeerIndex;
-use crate::nat::pcp;
+use crate::nat::{Realm, pcp};
 use crate::packet::{Headers, Vnet, checksum, protocol};
 use crate::telemetry::DropReason;
 use crate::time::Instant;
@@ -25,6 +26,24 @@ impl Node {
             && headers.ports.is_some_and(|ports| ports.dst == pcp::PORT)
             && self.addresses.contains(&headers.destination)
             && self.peers[peer.usize()].may_exit
+    }
+
+    /// Serves a datagram that a host of our own LAN has sent to the router. Writes the response to
+    /// the beginning of `out`, which must have room for [`pcp::MAX_LEN`] bytes, and returns its
+    /// length; zero for none.
+    pub fn serve_lan_pcp(
+        &mut self,
+        now: Instant,
+        client: SocketAddr,
+        request: &[u8],
+        out: &mut [u8],
+    ) -> usize {
+        if self.prefixes.owner(client.ip()) != Some(Owner::Local) {
+            return 0;
+        }
+        self.touch();
+        let (Some(server), Some(exit)) = (self.pcp, &mut self.exit) else { return 0 };
+        server.handle(now, &mut exit.nat, Realm::LOCAL, client, request, out)
     }
 
     /// Serves a request, and sends the response back through the tunnel.

@@ -92,6 +92,7 @@ impl Mesh {
             } else {
                 Vec::new()
             },
+            servers: Vec::new(),
             nat64: Some(crate::addr::Nat64Prefix::WELL_KNOWN),
             internet_via: if self.exits { vec![ExitVia::Auto] } else { Vec::new() },
             control_budget_bps: 33_000,

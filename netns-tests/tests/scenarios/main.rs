@@ -10,7 +10,9 @@ mod laboratory;
 mod mtu;
 mod nat_behaviour;
 mod nat_exit;
+mod nat_floods;
 mod nat_ipv6;
+mod nat_ports;
 mod nat_programs;
 mod relay;
 mod restart;
@@ -29,7 +31,9 @@ fn main() -> ExitCode {
         exit::SCENARIOS,
         nat_behaviour::SCENARIOS,
         nat_exit::SCENARIOS,
+        nat_floods::SCENARIOS,
         nat_ipv6::SCENARIOS,
+        nat_ports::SCENARIOS,
         nat_programs::SCENARIOS,
         mtu::SCENARIOS,
         restart::SCENARIOS,

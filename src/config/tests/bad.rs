@@ -633,6 +633,16 @@ const EXITS_AND_RELAYS: &[Case] = &[
     ("", "internet: {via: [local, local]}", "27:25: internet.via[1]: `local` is listed twice"),
     (
         "",
+        "internet: {servers: ['tcp 10.9.0.5:443']}",
+        "27:22: internet.servers[0]: `tcp 10.9.0.5:443`: not in one of `lan.networks`",
+    ),
+    (
+        "",
+        "internet: {servers: ['10.1.0.5:443']}",
+        "27:22: internet.servers[0]: `10.1.0.5:443`: not a protocol and an endpoint: write `tcp 10.1.0.5:443`",
+    ),
+    (
+        "",
         "internet: {nat64: 64:ff9b::/95}",
         "27:19: internet.nat64: `64:ff9b::/95`: the length must be 32, 40, 48, 56, 64 or 96 (RFC 6052)",
     ),

@@ -9,6 +9,7 @@ mod networks;
 mod node;
 mod peers;
 mod scope;
+mod servers;
 mod uplinks;
 
 use std::fmt::Display;
@@ -47,6 +48,7 @@ pub(super) fn validate(
     let internet = exit::internet(raw, &names, egress.is_some(), faults);
     let internet_ipv6 = exit::internet_ipv6(raw, &names, egress.is_some(), faults);
     let nat64 = exit::nat64(raw, faults);
+    let servers = servers::servers(raw, &lan, faults);
     let known = classes::Known {
         names: &names,
         uplinks: &uplinks,
@@ -79,6 +81,7 @@ pub(super) fn validate(
         classes,
         internet,
         internet_ipv6,
+        servers,
         nat64,
         probing: limits.probing,
         routing: limits.routing,

@@ -137,7 +137,10 @@ impl Model {
                 (Transport::Tcp, None) => calls,
                 _ => mapping.until,
             };
-            mapping.lease = mapping.lease.filter(|lease| *lease > now);
+            // Without connections, packets prolong the lease itself.
+            if *transport == Transport::Tcp {
+                mapping.lease = mapping.lease.filter(|lease| *lease > now);
+            }
             if deadline <= now {
                 resting.push((now + Duration::from_secs(120), *transport, mapping.outside));
                 return false;

@@ -1,0 +1,75 @@
+//! Ports that are open from outside: asked for by hosts (NAT-PMP, with its usual client), and by the
+//! configuration.
+//!
+//! ```text
+//!   mit-h1 ─ mit ═══ 10 ms ═══ utah ═══ 10 ms ═══ internet ─ server 203.0.113.80
+//!               (overlay)       │ exit 192.0.2.17 (underlay)
+//!                            utah-h1
+//! ```
+
+use anyhow::{Context, Result, ensure};
+use netns_tests::lab::process::run;
+use netns_tests::lab::tools::{find_tool, with_libraries};
+use netns_tests::lab::{Host, Scenario, Site, Topology, wait_until};
+
+use crate::common::{SECOND, start};
+
+pub(crate) const SCENARIOS: &[Scenario] =
+    &[Scenario::new("nat_ports::open_from_outside", open_from_outside)];
+
+const OUTSIDE: &str = "192.0.2.17";
+
+fn open_from_outside() -> Result<()> {
+    let utah = "{egress: {enabled: true, for: [mit]}, internet: {via: [local]}, \
+                nat: {pcp: true, forwards: [{port: 40443, to: '10.1.0.11:80'}]}}";
+    let mit = "{internet: {via: [utah], servers: ['tcp 10.1.0.11:80']}}";
+    let topology =
+        Topology::new([Site::new("mit").hosts(2).config(mit), Site::new("utah").config(utah)]);
+    let mut lab = start(topology.internet(1).all_links("{delay: 10ms}"))?;
+    let (far, near, server) = (lab.host("mit", 2)?, lab.host("utah", 1)?, lab.server()?);
+    let forwarded = lab.host("mit", 1)?;
+    let _servers = [
+        forwarded.start_servers(&[forwarded.v4.into()])?,
+        far.start_servers(&[far.v4.into()])?,
+        near.start_servers(&[near.v4.into()])?,
+    ];
+    // By the configuration: a server at another site, which has sent nothing.
+    reached(&server, 40_443)?;
+    // A host of another site asks the exit; one of the exit's own site asks its router.
+    for (host, ask) in [(&far, Some("10.77.0.2")), (&near, None)] {
+        let port = lease(host, ask)?;
+        reached(&server, port)?;
+    }
+    let listed = lab.gateway("utah")?.command(&["nat", "--json"])?.success()?.stdout;
+    let listed: serde_json::Value = serde_json::from_str(&listed)?;
+    let of = |host: &Host| {
+        let own = format!("{}:80", host.v4);
+        let all = listed["mappings"].as_array().into_iter().flatten();
+        all.filter(|mapping| mapping["inside"] == own.as_str()).count()
+    };
+    ensure!((of(&far), of(&near)) == (1, 1), "{listed}");
+    Ok(())
+}
+
+/// A page of the host behind the port, as the Internet sees it.
+fn reached(server: &Host, port: u16) -> Result<()> {
+    let page = format!("http://{OUTSIDE}:{port}/whoami");
+    wait_until(&format!("port {port} is open"), 6 * SECOND, || {
+        let reply = server.http_get(&page, 2 * SECOND)?;
+        ensure!(reply.body.trim() == "203.0.113.80", "{reply:?}");
+        Ok(())
+    })
+}
+
+/// Asks for an outside port for the host's port 80, and returns it.
+fn lease(host: &Host, gateway: Option<&str>) -> Result<u16> {
+    let mut command = host.command(&find_tool("natpmpc")?.display().to_string());
+    if let Some(gateway) = gateway {
+        command.args(["-g", gateway]);
+    }
+    command.args(["-a", "0", "80", "tcp", "3600"]);
+    let told = run(with_libraries(&mut command), 10 * SECOND)?.success()?;
+    ensure!(told.stdout.contains(&format!("Public IP address : {OUTSIDE}")), "{told:?}");
+    let port = told.stdout.split("Mapped public port ").nth(1).context(told.stdout.clone())?;
+    Ok(port.split(' ').next().unwrap_or_default().parse()?)
+}
