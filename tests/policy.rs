@@ -194,6 +194,32 @@ fn a_class_uses_the_exits_that_it_may() {
 }
 
 #[test]
+fn a_reload_takes_exits_and_relays_away_from_flows_that_live() {
+    let mesh = Mesh { exits: true, ..Mesh::default() };
+    let mut sim = overlay(mesh, Class::default(), |configs| {
+        configs[0].internet_via = vec![ExitVia::Peer(NEAR_RELAY), ExitVia::Peer(OTHER_RELAY)];
+    });
+    send(&mut sim, 0, 9_000, 3);
+    let exits = |sim: &Simulator| -> BTreeSet<Egress> {
+        let flows = sim.node(0).unwrap().flows_from(rongate::flow::FlowId(0));
+        flows.map(|(_, flow)| flow.egress).collect()
+    };
+    assert_eq!(exits(&sim), [Egress::PeerExit(NEAR_RELAY)].into());
+    sim.operate(0, |node, now| {
+        let mut policy = group_policy(Group::Flow);
+        policy.internet_via = vec![ExitVia::Peer(OTHER_RELAY)];
+        policy.roles[NEAR_RELAY.usize()] = (false, false);
+        node.set_policy(now, policy);
+    });
+    send(&mut sim, 0, 9_000, 3);
+    send(&mut sim, 0, 9_001, 3);
+    assert_eq!(exits(&sim), [Egress::PeerExit(OTHER_RELAY)].into(), "old flows and new ones");
+    cut(&mut sim, 0, 1);
+    sim.run_for(Duration::from_secs(10));
+    assert_eq!(path_to(sim.node(0).unwrap(), 80), Some(Path::Via(OTHER_RELAY)));
+}
+
+#[test]
 fn flows_of_one_host_keep_one_exit_when_their_class_says_so() {
     for (group, exits) in [(Group::Flow, 2), (Group::Source, 1)] {
         let mesh = Mesh { exits: true, ..Mesh::default() };

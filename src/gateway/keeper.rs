@@ -90,8 +90,9 @@ impl Keeper {
             class.matches.as_ref().is_some_and(|conditions| !conditions.interfaces.is_empty())
         };
         let networks = lan_networks(&config, &facts);
-        if networks != self.lan_networks && config.classes.iter().any(named) {
-            self.send_policy(&config, &facts);
+        let stale = networks != self.lan_networks && config.classes.iter().any(named);
+        if stale && !self.send_policy(&config, &facts) {
+            anyhow::bail!("the event loop is too busy to be told");
         }
         Ok(())
     }

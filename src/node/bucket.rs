@@ -6,34 +6,35 @@ use crate::time::Instant;
 #[derive(Debug)]
 pub(super) struct Bucket {
     rate_bps: Option<u64>,
-    /// Bits that may be sent at once.
-    tokens: u64,
+    /// Bits that may be sent at once; less than none after a train that was longer than they were.
+    tokens: i64,
+    /// What was earned beyond whole bits, in millionths.
+    fraction: u64,
     at: Instant,
 }
 
 impl Bucket {
     /// The burst is what the rate carries in a tenth of a second, and at least two trains.
-    const BURST_MIN: u64 = 2 * 65_536 * 8;
+    const BURST_MIN: i64 = 2 * 65_536 * 8;
 
     /// `None` for no limit.
     pub(super) const fn new(now: Instant, rate_bps: Option<u64>) -> Self {
-        Self { rate_bps, tokens: Self::BURST_MIN, at: now }
+        Self { rate_bps, tokens: Self::BURST_MIN, fraction: 0, at: now }
     }
 
-    /// Takes what `bytes` cost. False, and nothing taken, when there is not enough.
+    /// Takes what `bytes` cost. False, and nothing taken, when nothing is left: a train may cost
+    /// more than there is, so that long ones are not worse off than short ones.
     pub(super) fn take(&mut self, now: Instant, bytes: usize) -> bool {
         let Some(rate) = self.rate_bps else { return true };
-        let earned = u128::from(rate) * (now - self.at).as_micros() / 1_000_000;
-        let burst = (rate / 10).max(Self::BURST_MIN);
-        if earned > 0 {
-            self.tokens =
-                burst.min(self.tokens + u64::try_from(earned).unwrap_or(u64::MAX).min(burst));
-            self.at = now;
-        }
-        let bits = bytes as u64 * 8;
-        let enough = self.tokens >= bits;
+        let burst = i64::try_from(rate / 10).unwrap_or(i64::MAX).max(Self::BURST_MIN);
+        let earned = u128::from(rate) * (now - self.at).as_micros() + u128::from(self.fraction);
+        self.at = now;
+        self.fraction = (earned % 1_000_000) as u64;
+        let bits = i64::try_from(earned / 1_000_000).unwrap_or(i64::MAX);
+        self.tokens = self.tokens.saturating_add(bits).min(burst);
+        let enough = self.tokens > 0;
         if enough {
-            self.tokens -= bits;
+            self.tokens = self.tokens.saturating_sub(bytes as i64 * 8);
         }
         enough
     }
@@ -58,5 +59,21 @@ mod tests {
         }
         assert!((9_900_000..10_300_000).contains(&passed), "{passed}");
         assert!(Bucket::new(start, None).take(start, 1 << 30));
+    }
+
+    #[test]
+    fn nothing_is_lost_between_packets_and_long_trains_have_their_share() {
+        for (len, every_us) in [(100, 7), (64_000, 3_001)] {
+            let start = Instant::from_micros(0);
+            let mut bucket = Bucket::new(start, Some(1_500_000));
+            let mut passed = 0;
+            for step in 0..(20_000_000 / every_us) {
+                if bucket.take(start + Duration::from_micros(step * every_us), len) {
+                    passed += len;
+                }
+            }
+            let bits = passed * 8 - Bucket::BURST_MIN as usize;
+            assert!((29_900_000..30_600_000).contains(&bits), "{len}: {bits}");
+        }
     }
 }

@@ -7,6 +7,7 @@ use super::{ExitVia, Node};
 use crate::addr;
 use crate::flow::{ClassIndex, Egress, ExitPoint, FlowKey};
 use crate::id::PeerIndex;
+use crate::metric::Metric;
 use crate::packet::Headers;
 use crate::time::Instant;
 
@@ -27,7 +28,7 @@ impl Node {
         let known = group.and_then(|group| self.policy.groups.exit_of(now, group));
         let egress = known
             .filter(|egress| self.is_usable_exit(*egress, class))
-            .filter(|egress| self.serves(*egress, self.beyond(headers.destination)))
+            .filter(|egress| self.is_listed(*egress, self.beyond(headers.destination)))
             .or_else(|| self.choose_exit(now, headers.destination, class))?;
         if let Some(group) = group {
             self.policy.groups.note(now, group, egress);
@@ -45,19 +46,21 @@ impl Node {
         let end = HostEnd::source_of(&FlowKey::of(headers))?;
         let egress = Egress::PeerExit(self.exit_endpoints.exit_of(now, &end)?);
         let beyond = self.beyond(headers.destination);
-        let usable = self.is_usable_exit(egress, class) && self.serves(egress, beyond);
+        let usable = self.is_usable_exit(egress, class) && self.is_listed(egress, beyond);
         (usable && !addr::is_special_purpose(beyond)).then_some(egress)
     }
 
-    /// Whether an exit that is known for other destinations serves this one too: not every exit has
-    /// IPv6.
-    fn serves(&self, egress: Egress, beyond: IpAddr) -> bool {
-        beyond.is_ipv4()
-            || self.internet_via_ipv6.iter().any(|via| match (*via, egress) {
-                (ExitVia::Local, Egress::LocalExit) | (ExitVia::Auto, Egress::PeerExit(_)) => true,
-                (ExitVia::Peer(listed), Egress::PeerExit(peer)) => listed == peer,
-                _ => false,
-            })
+    /// Whether the operator lists an exit for such destinations: what was used before need not be
+    /// listed any more, and not every exit has IPv6.
+    pub(super) fn is_listed(&self, egress: Egress, beyond: IpAddr) -> bool {
+        let via = if beyond.is_ipv6() { &self.internet_via_ipv6 } else { &self.internet_via };
+        let offers = |peer: PeerIndex| self.peers.get(peer.usize()).is_some_and(|p| p.egress);
+        via.iter().any(|via| match (*via, egress) {
+            (ExitVia::Local, Egress::LocalExit) => self.exit.is_some(),
+            (ExitVia::Auto, Egress::PeerExit(peer)) => offers(peer),
+            (ExitVia::Peer(listed), Egress::PeerExit(peer)) => listed == peer && offers(peer),
+            _ => false,
+        })
     }
 
     /// Whether flows of a class may and can leave there.
@@ -100,8 +103,12 @@ impl Node {
     }
 
     fn best_exit(&self, now: Instant, class: ClassIndex) -> Option<PeerIndex> {
-        let demand = self.policy.demand(class);
+        // Values that a program gave paths to different exits have no unit in common.
         let policy = self.classes.get(class);
+        let demand = match policy.metric {
+            Metric::App => Metric::Latency.into(),
+            Metric::Latency | Metric::Loss | Metric::Throughput => self.policy.demand(class),
+        };
         let exits = (0..self.peers.len() as u16).map(PeerIndex);
         exits
             .filter(|peer| self.peers[peer.usize()].egress)

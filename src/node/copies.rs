@@ -149,9 +149,13 @@ impl Node {
         path: Path,
         train: &Outbound,
     ) -> Option<Path> {
-        let other = self.router.alternate(peer, train.demand).filter(|other| *other != path)?;
+        let in_use = self.router.path(peer, train.demand);
+        let alternate = self.router.alternate(peer, train.demand);
+        // A flow of a class that is spread may be on the alternate.
+        let other = if alternate == Some(path) { in_use } else { alternate };
+        let other = other.filter(|other| *other != path)?;
         let bytes = train.bytes as u64;
-        if self.router.suspected(peer, train.demand) == Some(other) {
+        if in_use == Some(path) && self.router.suspected(peer, train.demand) == Some(other) {
             let state = self.peers[peer.usize()].state_mut(other)?;
             let left = u64::from(state.copy_credit).checked_sub(bytes)?;
             state.copy_credit = left as u32;

@@ -149,6 +149,7 @@ impl Node {
                 self.send_to_peer(now, flow, peer, &train, out)
             }
             Egress::LocalExit => {
+                self.check_exit_destination(train.headers.destination)?;
                 self.charge_class(now, flow.class, &train)?;
                 self.leave_here(now, train, out)
             }
@@ -316,7 +317,7 @@ impl Node {
             None => self.exit_for(now, &train.headers, flow.class),
         };
         let Some(egress) = egress else {
-            let closed = self.is_closed(now, destination, flow.class);
+            let closed = self.is_closed(destination, flow.class);
             let (error, reason) = if closed {
                 (icmp::Error::AdminProhibited, DropReason::PolicyClosed)
             } else {
@@ -372,7 +373,6 @@ impl Node {
         train: &Train<'_>,
         out: &mut Output,
     ) -> Result<TunVerdict, DropReason> {
-        self.charge_class(now, flow.class, train)?;
         let path = self.path_of_flow(flow, peer, train);
         let class = self.classes.get(flow.class);
         let label = Label { class: class.tag, flow_hash: flow.id.map_or(0, hash_of) };
@@ -392,6 +392,7 @@ impl Node {
             self.answer_host(now, train.came_in_by, train.frame, &train.headers, error, out);
             return Err(reason);
         };
+        self.charge_class(now, flow.class, train)?;
         let outbound = Outbound {
             flow: flow.id,
             class: flow.class,

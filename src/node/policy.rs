@@ -6,17 +6,18 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::Node;
 use super::bucket::Bucket;
 use super::config::NodePolicy;
 use super::copies::CopyBudget;
 use super::prefixes::Owner;
-use super::{ExitVia, Node};
 use crate::addr;
 use crate::batch::Output;
 use crate::flow::{
     Class, ClassIndex, Egress, ExitPoint, FlowId, FlowKey, Group, Marks, Priority, TagSet,
 };
 use crate::id::{PeerIndex, UplinkIndex};
+use crate::metric::Metric;
 use crate::packet::Headers;
 use crate::rng::Rng;
 use crate::routing::{Demand, DemandSpec};
@@ -154,7 +155,7 @@ impl Node {
         self.policy.refused = policy.relay.refused;
         self.policy.has_priorities = self.classes.has_priorities();
         self.policy.generation = self.policy.generation.wrapping_add(1).max(1);
-        self.make_demands(now);
+        self.make_demands(now, &[]);
     }
 
     /// The policy in force, for comparison.
@@ -172,9 +173,9 @@ impl Node {
     }
 
     /// Tells the router what the classes ask for, less the relays that refuse them.
-    fn make_demands(&mut self, now: Instant) {
+    fn make_demands(&mut self, now: Instant, heirs: &[Demand]) {
         let specs: Vec<_> = self.classes.iter().map(|class| self.demand_of(class)).collect();
-        self.policy.demands = self.router.set_demands(now, &specs);
+        self.policy.demands = self.router.set_demands(now, &specs, heirs);
         if self.policy.generation > 1 {
             // Packets do not wait for the next deadline.
             self.update_routing(now);
@@ -209,10 +210,9 @@ impl Node {
         if !ours || !self.peers[relay.usize()].relay {
             return;
         }
-        let known = self.is_refused(relay, tag);
-        note(&mut self.policy.refusals, Refusal { peer: relay, tag, until: now + REFUSAL_LASTS });
-        if !known {
-            self.make_demands(now);
+        let refusal = Refusal { peer: relay, tag, until: now + REFUSAL_LASTS };
+        if note(&mut self.policy.refusals, refusal) {
+            self.renew_demands(now);
         }
     }
 
@@ -222,8 +222,14 @@ impl Node {
         self.policy.refusals.retain(|refusal| now < refusal.until);
         self.policy.told.retain(|refusal| now < refusal.until);
         if self.policy.refusals.len() < before {
-            self.make_demands(now);
+            self.renew_demands(now);
         }
+    }
+
+    /// The same classes with other relays: each goes on with what was chosen for it.
+    fn renew_demands(&mut self, now: Instant) {
+        let heirs = std::mem::take(&mut self.policy.demands);
+        self.make_demands(now, &heirs);
     }
 
     /// Tells a peer that we do not relay a class, if it was not told just now.
@@ -243,18 +249,27 @@ impl Node {
         self.send_control(now, peer, &Control::ClassRefused(tag), out);
     }
 
-    /// Finds the class of a flow, and takes its exit away if the class may not use it.
+    /// Finds the class of a flow, and takes its exit away if that may not be used any more.
     pub(super) fn classify_flow(&mut self, id: FlowId, marks: Marks) {
-        let Some(flow) = self.flows.get_mut(id) else { return };
-        flow.policy = self.policy.generation;
-        flow.class = self.classes.classify(&flow.key, marks);
-        let class = self.classes.get(flow.class);
+        let Some(flow) = self.flows.get(id) else { return };
+        let place = self.classes.classify(&flow.key, marks);
+        let class = self.classes.get(place);
+        let beyond = || self.beyond(flow.key.destination());
         let permitted = match flow.egress {
             Egress::Undecided | Egress::Local => true,
             Egress::Peer(peer) => class.permits_peer(peer),
-            Egress::LocalExit => class.permits_exit(ExitPoint::Local),
-            Egress::PeerExit(peer) => class.permits_exit(ExitPoint::Peer(peer)),
+            Egress::LocalExit => {
+                class.permits_exit(ExitPoint::Local) && self.is_listed(flow.egress, beyond())
+            }
+            Egress::PeerExit(peer) => {
+                class.permits_exit(ExitPoint::Peer(peer)) && self.is_listed(flow.egress, beyond())
+            }
         };
+        let multipath = class.multipath;
+        let Some(flow) = self.flows.get_mut(id) else { return };
+        flow.policy = self.policy.generation;
+        flow.class = place;
+        flow.path = flow.path.filter(|_| multipath);
         if !permitted {
             flow.egress = Egress::Undecided;
         }
@@ -266,24 +281,19 @@ impl Node {
         (group != Group::Flow).then(|| self.policy.groups.hash(key, class, group))
     }
 
-    /// True when a flow that can go nowhere could, if its class were not restricted.
-    pub(super) fn is_closed(&self, now: Instant, destination: IpAddr, class: ClassIndex) -> bool {
-        if !self.classes.get(class).is_restricted() {
-            return false;
-        }
+    /// True when a flow that can go nowhere could, if nothing were closed to its class.
+    pub(super) fn is_closed(&self, destination: IpAddr, class: ClassIndex) -> bool {
+        let plain = |peer: PeerIndex| self.router.path(peer, Metric::Latency).is_some();
         match self.prefixes.owner(destination) {
-            Some(Owner::Peer(_)) => true,
+            Some(Owner::Peer(peer)) => !self.classes.get(class).permits_peer(peer),
             Some(Owner::Local) => false,
             None => {
                 let beyond = self.beyond(destination);
-                let via =
-                    if beyond.is_ipv6() { &self.internet_via_ipv6 } else { &self.internet_via };
+                let peers = || (0..self.peers.len() as u16).map(PeerIndex);
+                let reachable =
+                    |peer| self.is_listed(Egress::PeerExit(peer), beyond) && plain(peer);
                 !addr::is_special_purpose(beyond)
-                    && self.choose_exit(now, destination, class).is_none()
-                    && via.iter().any(|via| match via {
-                        ExitVia::Local => self.exit.is_some(),
-                        ExitVia::Peer(_) | ExitVia::Auto => true,
-                    })
+                    && (self.is_listed(Egress::LocalExit, beyond) || peers().any(reachable))
             }
         }
     }
@@ -303,12 +313,16 @@ impl Node {
     }
 }
 
-/// Remembers a refusal, or that it holds on. At the limit new ones are not.
-fn note(list: &mut Vec<Refusal>, refusal: Refusal) {
+/// Remembers a refusal, or that it holds on. At the limit new ones are not. True for a new one.
+fn note(list: &mut Vec<Refusal>, refusal: Refusal) -> bool {
     let same = |known: &Refusal| (known.peer, known.tag) == (refusal.peer, refusal.tag);
     match list.iter().position(same) {
         Some(at) => list[at] = refusal,
-        None if list.len() < REFUSALS_MAX => list.push(refusal),
+        None if list.len() < REFUSALS_MAX => {
+            list.push(refusal);
+            return true;
+        }
         None => {}
     }
+    false
 }

@@ -4,6 +4,7 @@
 
 use super::explain::{Candidate, Standing};
 use super::hysteresis::Margin;
+use crate::metric::Liveness;
 use crate::path::Path;
 
 /// Most paths that flows are spread over.
@@ -35,7 +36,13 @@ impl Spread {
         candidates: &[Candidate],
         score: impl Fn(&Candidate) -> f64,
     ) -> bool {
-        let open = |c: &&Candidate| c.standing == Standing::Eligible && c.barred_until.is_none();
+        // A suspect path is left at once; one whose relay is full keeps the flows that it has.
+        let stays = |c: &Candidate| {
+            self.contains(c.path) && c.standing.is_usable() && c.report.state == Liveness::Up
+        };
+        let open = |c: &&Candidate| {
+            (c.standing == Standing::Eligible || stays(c)) && c.barred_until.is_none()
+        };
         let best = candidates.iter().filter(open).map(|c| c.cost).fold(f64::INFINITY, f64::min);
         let limit = |candidate: &Candidate| {
             let factor = if self.contains(candidate.path) { LEAVE } else { JOIN };
@@ -88,7 +95,7 @@ const fn mix(mut x: u64) -> u64 {
 mod tests {
     use super::*;
     use crate::id::PeerIndex;
-    use crate::metric::{LinkReport, Liveness};
+    use crate::metric::LinkReport;
 
     fn via(relay: u16, cost: f64) -> Candidate {
         Candidate {
@@ -136,6 +143,11 @@ mod tests {
         assert!(spread.contains(Path::Via(PeerIndex(1))), "it was good a moment ago");
         spread.decide(MARGIN, &[via(0, 100.0), via(1, 300.0)], |_| 1.0);
         assert!(!spread.contains(Path::Via(PeerIndex(1))));
+        let full = |relay| Candidate { standing: Standing::RelayFull, ..via(relay, 100.0) };
+        assert!(!spread.decide(MARGIN, &[full(0), full(1)], |_| 1.0), "its flows stay");
+        let mut suspect = full(0);
+        suspect.report.state = Liveness::Suspect;
+        assert!(spread.decide(MARGIN, &[suspect], |_| 1.0), "they leave");
         spread.decide(MARGIN, &[], |_| 1.0);
         assert_eq!(spread.pick(7), None);
     }

@@ -99,7 +99,7 @@ pub(super) fn classes(
     }
     check_order(&list.value, faults);
     check_names(&list.value, faults);
-    let classes = (1u8..).zip(&list.value);
+    let classes = (1u8..).zip(list.value.iter().take(CLASSES_MAX));
     let classes: Vec<Class> =
         classes.filter_map(|(place, at)| class(at, place, known, faults)).collect();
     check_tags(&classes, &list.value, faults);

@@ -4,9 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::words::{self, rule};
 use super::{Scene, egress_name, peers};
-use crate::flow::{Egress, FlowKey, Marks};
+use crate::flow::{ClassIndex, Egress, FlowKey, Marks};
 use crate::gateway::node_config::is_own;
 use crate::gateway::status::{Explanation, ExplanationStep, RegretStatus};
+use crate::id::PeerIndex;
 use crate::metric::Metric;
 use crate::node::Node;
 use crate::path::Path;
@@ -32,7 +33,6 @@ pub(super) fn explain(
     let flow = node.flow(&key);
     let index = flow.map_or_else(|| node.classify(&key, Marks::default()), |flow| flow.class);
     let (class, metric) = (&node.class(index).name, node.class(index).metric);
-    let demand = node.demand(index);
     let known = if flow.is_some() { "it is in the flow table" } else { "as a new flow" };
     step("class", format!("`{class}`, which wants the best {metric}; {known}"));
     let rule = rule(scene, node.class(index));
@@ -66,13 +66,35 @@ pub(super) fn explain(
         }
     };
     let stays = flow.and_then(|flow| flow.path);
+    explain_path(node, now, scene, index, peer, stays, &mut explanation);
+    Ok(explanation)
+}
+
+/// Why packets to a peer take the path that they take; `stays` is that of a flow that keeps its own.
+fn explain_path(
+    node: &Node,
+    now: Instant,
+    scene: &Scene<'_>,
+    index: ClassIndex,
+    peer: PeerIndex,
+    stays: Option<Path>,
+    explanation: &mut Explanation,
+) {
+    let (class, demand, name) = (&node.class(index).name, node.demand(index), node.peer_name(peer));
+    let mut step = |question: &str, answer: String| {
+        explanation.steps.push(ExplanationStep { question: question.to_owned(), answer });
+    };
     let Some(path) = stays.or_else(|| node.path(peer, demand)) else {
         let closed = node.path(peer, Metric::Latency).is_some();
-        let why = if closed { "the rule closes every way to it" } else { "it cannot be reached" };
+        let why = if closed {
+            format!("every way to it is closed to class `{class}`, by its rule or by relays")
+        } else {
+            "it cannot be reached".to_owned()
+        };
         step("path", format!("none to {name}: {why}"));
-        return Ok(explanation);
+        return;
     };
-    let Some(routing) = node.explain(now, peer, demand) else { return Ok(explanation) };
+    let Some(routing) = node.explain(now, peer, demand) else { return };
     let why = match routing.cause {
         _ if stays.is_some() => "one of the good paths",
         Some(cause) => cause.name(),
@@ -94,7 +116,6 @@ pub(super) fn explain(
     explanation.routing = Some(status);
     explanation.regret = regret;
     explanation.candidates = peers::candidates(node, now, scene, &routing, path);
-    Ok(explanation)
 }
 
 fn way(node: &Node, scene: &Scene<'_>, path: Path) -> String {

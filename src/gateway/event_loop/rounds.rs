@@ -13,6 +13,8 @@ use crate::flow::Priority;
 const LEVELS: usize = Priority::COUNT;
 /// The level of a queue that nothing was read from yet.
 const NORMAL: usize = Priority::Normal as usize;
+/// One frame in so many is of the lowest level that waits, so that no host starves others.
+const FLOOR: u32 = 8;
 /// Bytes that a queue may send before it is another one's turn.
 const QUANTUM: i32 = 16 * 1024;
 
@@ -41,6 +43,8 @@ struct Round {
 pub(super) struct Rounds {
     queues: Vec<Queue>,
     rounds: [Round; LEVELS],
+    /// Frames that were read.
+    frames: u32,
 }
 
 impl Rounds {
@@ -52,6 +56,7 @@ impl Rounds {
                 sparse: VecDeque::with_capacity(queues),
                 steady: VecDeque::with_capacity(queues),
             }),
+            frames: 0,
         };
         for index in 0..queues {
             this.mark(index);
@@ -64,7 +69,7 @@ impl Rounds {
         let Some(queue) = self.queues.get_mut(index) else { return };
         queue.empty = false;
         if !queue.listed {
-            *queue = Queue { credit: QUANTUM, listed: true, ..*queue };
+            *queue = Queue { credit: QUANTUM, listed: true, empty: false, level: NORMAL };
             self.rounds[queue.level].sparse.push_back(index as u8);
         }
     }
@@ -76,6 +81,9 @@ impl Rounds {
 
     /// The queue to read from; then [`Self::took`] or [`Self::found_empty`] is to be called.
     pub(super) fn next(&mut self) -> Option<usize> {
+        if self.frames % FLOOR == FLOOR - 1 {
+            return (0..LEVELS).rev().find_map(|level| self.next_of(level));
+        }
         (0..LEVELS).find_map(|level| self.next_of(level))
     }
 
@@ -102,6 +110,7 @@ impl Rounds {
     pub(super) fn took(&mut self, index: usize, bytes: usize, level: usize) {
         let Some(queue) = self.queues.get_mut(index) else { return };
         queue.credit -= bytes as i32;
+        self.frames = self.frames.wrapping_add(1);
         let level = level.min(LEVELS - 1);
         if level != queue.level {
             let Round { sparse, steady } = &mut self.rounds[queue.level];
@@ -240,6 +249,20 @@ mod tests {
         assert_eq!(kernel.read(), Some((0, 20_000)));
         assert_eq!(kernel.read(), None);
         assert!(!kernel.rounds.any());
+    }
+
+    #[test]
+    fn a_flood_of_high_level_leaves_the_others_their_floor() {
+        let mut kernel = Kernel::new(2);
+        kernel.levels = vec![0, 2];
+        let mut low = 0;
+        for _ in 0..80 {
+            kernel.put(0, 1_000);
+            kernel.put(1, 1_000);
+            kernel.put(0, 1_000);
+            low += u32::from(kernel.read().is_some_and(|(index, _)| index == 1));
+        }
+        assert!((9..=12).contains(&low), "{low}");
     }
 
     #[test]

@@ -19,8 +19,14 @@ impl Router {
     pub const MAX_DEMANDS: usize = 128;
 
     /// Replaces all demands but the plain metrics, which are always there. What was chosen for one
-    /// that stays is kept. Returns the place of each given demand.
-    pub fn set_demands(&mut self, now: Instant, specs: &[DemandSpec]) -> Vec<Demand> {
+    /// that stays is kept; a new one goes on with what was chosen for the demand at its place in
+    /// `heirs`, if there is one. Returns the place of each given demand.
+    pub fn set_demands(
+        &mut self,
+        now: Instant,
+        specs: &[DemandSpec],
+        heirs: &[Demand],
+    ) -> Vec<Demand> {
         let mut demands: Vec<DemandSpec> = Metric::ALL.map(DemandSpec::plain).into();
         let mut places = Vec::with_capacity(specs.len());
         for spec in specs {
@@ -31,8 +37,12 @@ impl Router {
             }
             places.push(Demand(place.min(demands.len() - 1) as u8));
         }
-        let before: Vec<_> =
-            demands.iter().map(|spec| self.demands.iter().position(|old| old == spec)).collect();
+        let heir = |spec: &DemandSpec| {
+            let place = specs.iter().position(|given| given == spec)?;
+            heirs.get(place).map(|heir| heir.usize())
+        };
+        let kept = |spec: &DemandSpec| self.demands.iter().position(|old| old == spec);
+        let before: Vec<_> = demands.iter().map(|spec| kept(spec).or_else(|| heir(spec))).collect();
         for peer in &mut self.peers {
             let selection = |old: &Option<usize>| {
                 old.and_then(|old| peer.selections.get(old)).copied().unwrap_or_default()
