@@ -28,8 +28,6 @@ impl Intervals {
     /// How often idle links are probed where the budget allows: what is sent after a silence goes
     /// twice, so that faster is of no use to anybody.
     pub const IDLE_GOOD: Duration = Duration::from_secs(4);
-    /// Beyond this interval of idle links, paths in use are probed less often as well.
-    pub const IDLE_MAX: Duration = Duration::from_secs(30);
 }
 
 impl ProbeBudget {
@@ -40,6 +38,8 @@ impl ProbeBudget {
     pub const SEPARATE_BYTES: u64 = 160;
     /// The share for advertisements, handshakes and the quick probes of outages, in percent.
     const RESERVE: u64 = 15;
+    /// Nothing is probed more rarely, in seconds.
+    const LONGEST_S: f64 = 3_600.0;
 
     /// A budget of `bits_per_second`, of which each path takes `bytes_per_interval` in its interval.
     pub const fn new(bits_per_second: u64, bytes_per_interval: u64) -> Self {
@@ -50,7 +50,8 @@ impl ProbeBudget {
     ///
     /// Paths in use get what finds an outage within a second and idle links 4 s; what is left makes
     /// paths in use faster. What is missing stretches both alike, as long as outages of paths in use
-    /// are found within a second; then idle links alone, up to [`Intervals::IDLE_MAX`]; then both.
+    /// are found within a second. Beyond that each has half of the budget, and who needs less leaves
+    /// the rest to the other.
     pub fn intervals(&self, in_use: usize, idle: usize) -> Intervals {
         let rate = (self.bits_per_second.max(8) * (100 - Self::RESERVE)) as f64 / 800.0;
         let cost_in_use = (in_use as u64 * self.bytes_per_interval) as f64;
@@ -58,8 +59,7 @@ impl ProbeBudget {
         let [min, good, max] =
             [Intervals::IN_USE_MIN, Intervals::IN_USE_GOOD, Intervals::IN_USE_MAX]
                 .map(|interval| interval.as_secs_f64());
-        let [idle_good, idle_max] =
-            [Intervals::IDLE_GOOD, Intervals::IDLE_MAX].map(|interval| interval.as_secs_f64());
+        let idle_good = Intervals::IDLE_GOOD.as_secs_f64();
         let seconds = |in_use: f64, idle: f64| Intervals {
             in_use: Duration::from_secs_f64(in_use),
             idle: Duration::from_secs_f64(idle),
@@ -72,12 +72,18 @@ impl ProbeBudget {
         if stretch <= max / good {
             return seconds(good * stretch, idle_good * stretch);
         }
-        let for_idle = rate - cost_in_use / max;
-        if for_idle > 0.0 && cost_idle / for_idle <= idle_max {
-            return seconds(max, (cost_idle / for_idle).max(idle_good));
-        }
-        let stretch = ((cost_in_use / max + cost_idle / idle_max) / rate).clamp(1.0, 10_000.0);
-        seconds(max * stretch, idle_max * stretch)
+        let idle_max = idle_good * max / good;
+        let wanted = [cost_in_use / max, cost_idle / idle_max];
+        let half = rate / 2.0;
+        let [for_in_use, for_idle] = match wanted.map(|wanted| wanted <= half) {
+            [true, _] => [wanted[0], rate - wanted[0]],
+            [_, true] => [rate - wanted[1], wanted[1]],
+            _ => [half, half],
+        };
+        seconds(
+            quotient(cost_in_use, for_in_use).clamp(max, Self::LONGEST_S),
+            quotient(cost_idle, for_idle).clamp(idle_max, Self::LONGEST_S),
+        )
     }
 
     /// Bits per second that probing takes at these intervals.
@@ -119,10 +125,10 @@ mod tests {
         let budget = ProbeBudget::new(33_000, ProbeBudget::RIDING_BYTES);
         let four_hundred = budget.intervals(8, 391);
         assert_eq!(four_hundred.in_use, Intervals::IN_USE_MAX);
-        assert!(four_hundred.idle > Intervals::IDLE_GOOD * 4, "{four_hundred:?}");
-        assert!(four_hundred.idle <= Intervals::IDLE_MAX);
-        let thousand = budget.intervals(8, 991);
-        assert!(thousand.in_use > Intervals::IN_USE_MAX && thousand.idle > Intervals::IDLE_MAX);
+        assert!(four_hundred.idle > Intervals::IDLE_GOOD * 6, "{four_hundred:?}");
+        let relayed = budget.intervals(32, 41);
+        assert!(relayed.idle < Intervals::IDLE_GOOD * 2, "{relayed:?}");
+        assert!(relayed.in_use > Intervals::IN_USE_MAX);
     }
 
     #[test]

@@ -114,6 +114,9 @@ pub struct Prober {
 impl Prober {
     /// Probes that are remembered; at the quickest pace they span more than the longest time-out.
     const SENT: usize = 32;
+    /// A path that is down is asked this soon after it was last asked, when something came from
+    /// there; and so long at the quick pace after an answer.
+    const LATELY: Duration = Duration::from_secs(1);
 
     /// A prober for a path that is not known yet. The first probe is due at once.
     pub fn new(now: Instant, config: ProberConfig, interval: Duration, rng: Rng) -> Self {
@@ -182,16 +185,16 @@ impl Prober {
         self.sent[slot(seq)] = Sent { seq, at: now, deadline, fate: Fate::Waiting, excused: false };
         self.find_answer_due();
         self.last_probe = Some(now);
-        self.next_probe = now + self.pause();
+        self.next_probe = now + self.pause(now);
         ProbeToSend { seq }
     }
 
     /// The pause after a probe that is sent now.
-    fn pause(&mut self) -> Duration {
+    fn pause(&mut self, now: Instant) -> Duration {
         match self.state {
             Liveness::Up => self.jittered(self.interval),
             Liveness::Suspect => self.quick_pause(),
-            Liveness::Down if self.answers > 0 => self.quick_pause(),
+            Liveness::Down if self.answers > 0 || self.answered_lately(now) => self.quick_pause(),
             Liveness::Down => {
                 let pause = self.jittered(self.down_pause);
                 let longest = self.config.down.1.max(self.interval / 2);
@@ -199,6 +202,11 @@ impl Prober {
                 pause
             }
         }
+    }
+
+    /// A lossy path that comes back misses a probe now and then.
+    fn answered_lately(&self, now: Instant) -> bool {
+        self.proven_at.is_some_and(|at| now - at < Self::LATELY)
     }
 
     fn quick_pause(&self) -> Duration {
@@ -239,9 +247,13 @@ impl Prober {
     }
 
     /// An authentic datagram came in on this path. It shows one direction only, so it neither
-    /// clears suspicion nor ends an outage.
+    /// clears suspicion nor ends an outage; but who can be heard may be reached again.
     pub fn on_receive(&mut self, now: Instant) {
         self.last_heard = Some(now);
+        if self.state == Liveness::Down {
+            let earliest = self.last_probe.map_or(now, |last| last + Self::LATELY);
+            self.next_probe = self.next_probe.min(earliest.max(now));
+        }
     }
 
     /// The other end's report on our traffic since its last one. What an outage swallowed does not

@@ -42,6 +42,7 @@ mod pcp;
 mod peer;
 mod policy;
 mod prefixes;
+mod probing;
 mod reassembly;
 mod relay;
 mod reports;

@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use super::copies::CopyWindow;
 use super::peer::{LINKS_MAX, PathState, Peer, base_datagram, max_datagram};
+use super::probing::RELAYED_LINGER;
 use super::{Event, Node, NodeConfig};
 use crate::batch::Output;
 use crate::id::{NodeId, PeerIndex, UplinkIndex};
-use crate::link::{
-    Arrivals, Endpoint, Intervals, MtuSearch, Outstanding, ProbeBudget, Prober, ProberConfig,
-};
+use crate::link::{Arrivals, Endpoint, MtuSearch, Outstanding, Prober, ProberConfig};
 use crate::metric::{LinkReport, Liveness, Loss, Metric};
 use crate::path::{LinkId, Path, PathId};
 use crate::rng::Rng;
@@ -18,16 +17,8 @@ use crate::time::Instant;
 use crate::tunnel::{Identity, TunnelConfig, Tunnels};
 use crate::wire::{self, AdvertisementAck, AdvertisementEntry, Control, ControlWriter, Entries};
 
-/// A relayed path stays measured for this long after nothing wants it any more.
-const RELAYED_LINGER: Duration = Duration::from_secs(30);
-/// Paths that are probed fast.
-const IN_USE_MAX: usize = 8;
-/// Paths are probed fast for so long after the last data on them.
-const FAST_LINGER: Duration = Duration::from_secs(300);
 /// A path counts as used for this long after the last data on it.
 const USED_LINGER: Duration = Duration::from_secs(60);
-/// So long after an outage a path is watched closely.
-const DOUBT: Duration = Duration::from_secs(300);
 /// Before the first answer, probes of a new path come this often.
 const FIRST_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -79,7 +70,7 @@ const fn same_family(a: &std::net::SocketAddr, b: &std::net::SocketAddr) -> bool
     a.is_ipv6() == b.is_ipv6()
 }
 
-fn path_state(
+pub(super) fn path_state(
     now: Instant,
     path: Path,
     endpoint: Endpoint,
@@ -105,6 +96,7 @@ fn path_state(
         reported: Default::default(),
         outstanding: Outstanding::new(),
         excused_until: None,
+        contradicted: false,
         copy_credit: 0,
         packets: 0,
         used_at: None,
@@ -194,41 +186,12 @@ impl Node {
         self.spend_budget(now);
     }
 
-    /// Paths through relays that are chosen are measured end to end, and so are the alternates of
-    /// those that are probed fast. Of all others, what their two links are said to be like is enough
-    /// until they are used: measuring them would cost more than all links together.
-    fn measure_relayed(&mut self, now: Instant, peer: PeerIndex) {
-        let spare = self.peers[peer.usize()].favoured;
-        let mut relays = std::mem::take(&mut self.relays_scratch);
-        let policy = &self.policy;
-        // Control messages go by latency.
-        let matters = |demand| demand == Metric::Latency.into() || policy.asks_for(demand);
-        self.router.relays_to_probe(peer, matters, &mut relays);
-        for &(relay, _) in relays.iter().filter(|relay| relay.1 || spare) {
-            self.measure_path(now, peer, relay);
-        }
-        self.relays_scratch = relays;
-        self.doubt_failed_relays(now, peer);
-    }
-
-    pub(super) fn measure_path(&mut self, now: Instant, peer: PeerIndex, relay: PeerIndex) {
-        let path = Path::Via(relay);
-        let promised = self.router.promised(peer, relay);
-        let entry = &mut self.peers[peer.usize()];
-        if let Some(state) = entry.state_mut(path) {
-            state.wanted_until = now + RELAYED_LINGER;
-            return;
-        }
-        let endpoint = Endpoint::new(None);
-        let mut state = path_state(now, path, endpoint, &self.uplinks, &mut self.rng);
-        if let Some(promised) = promised {
-            state.prober.expect_rtt(Duration::from_micros(promised.latency_us.into()));
-        }
-        entry.paths.push(state);
-    }
-
     /// A relay that newly has a link to a peer is a new way for a handshake that waits.
     fn note_relays(&mut self, now: Instant, peer: PeerIndex) {
+        if self.peers[peer.usize()].sealable {
+            self.peers[peer.usize()].relays = 0;
+            return;
+        }
         let relays = (0..self.peers.len() as u16).map(PeerIndex);
         let usable = relays.filter(|&relay| relay != peer && self.relay_works(relay, peer)).count();
         let before = std::mem::replace(&mut self.peers[peer.usize()].relays, usable);
@@ -238,84 +201,11 @@ impl Node {
     }
 
     /// Both links of a relayed path are said to work.
-    fn relay_works(&self, relay: PeerIndex, peer: PeerIndex) -> bool {
+    pub(super) fn relay_works(&self, relay: PeerIndex, peer: PeerIndex) -> bool {
         let link = || self.router.database().link(relay, peer);
         self.peers[relay.usize()].relay
             && self.router.link_to(relay).is_some()
             && link().is_some_and(|link| link.state == Liveness::Up)
-    }
-
-    /// Relayed paths that nothing has wanted for a while are measured no more.
-    pub(super) fn forget_unwanted(&mut self, now: Instant, peer: PeerIndex) {
-        let router = &mut self.router;
-        self.peers[peer.usize()].paths.retain(|state| match state.path {
-            Path::Via(relay) if now >= state.wanted_until && !is_lingering(now, state) => {
-                router.update_relayed(now, peer, relay, None);
-                false
-            }
-            Path::Via(_) | Path::Direct(_) => true,
-        });
-    }
-
-    /// A relayed path that failed is asked again as soon as both its links are said to work: only
-    /// its own answers, not what others advertise, bring it back.
-    fn doubt_failed_relays(&mut self, now: Instant, peer: PeerIndex) {
-        for at in 0..self.peers[peer.usize()].paths.len() {
-            let state = &self.peers[peer.usize()].paths[at];
-            let Path::Via(relay) = state.path else { continue };
-            if state.prober.state() == Liveness::Down && self.relay_works(relay, peer) {
-                self.peers[peer.usize()].paths[at].prober.probe_soon(now);
-            }
-        }
-    }
-
-    /// Probes go where they decide something: to the paths that carry traffic most of all, and to
-    /// those that were left for their loss or an outage, because only probes can show that they are
-    /// well again.
-    fn spend_budget(&mut self, now: Instant) {
-        let mut ranks = std::mem::take(&mut self.ranks_scratch);
-        ranks.clear();
-        let mut all = 0;
-        for (index, peer) in self.peers.iter().enumerate() {
-            let peer_index = PeerIndex(index as u16);
-            let in_use = self.router.path(peer_index, Metric::Latency);
-            for (at, state) in peer.paths.iter().enumerate() {
-                all += slow_weight(state.path, peer.favoured);
-                // Who only hears needs its path for reports.
-                let heard = if in_use == Some(state.path) { peer.arrivals.used_at() } else { None };
-                let used = state.used_at.max(heard).filter(|at| now - *at < FAST_LINGER);
-                if used.is_some() || Self::is_doubtful(now, state) {
-                    ranks.push((used, peer_index, at));
-                }
-            }
-        }
-        // The latest use first.
-        ranks.sort_unstable_by(|a, b| b.0.cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2))));
-        ranks.truncate(IN_USE_MAX);
-        let budget = ProbeBudget::new(self.control_budget_bps, ProbeBudget::RIDING_BYTES);
-        let path_of = |rank: &(_, PeerIndex, usize)| self.peers[rank.1.usize()].paths[rank.2].path;
-        let fast: usize = ranks.iter().map(|rank| fast_weight(path_of(rank))).sum();
-        let favoured = |rank: &(_, PeerIndex, usize)| self.peers[rank.1.usize()].favoured;
-        let also_fast: usize =
-            ranks.iter().map(|rank| slow_weight(path_of(rank), favoured(rank))).sum();
-        let Intervals { in_use: fast, idle: slow } = budget.intervals(fast, all - also_fast);
-        ranks.sort_unstable_by_key(|rank| (rank.1, rank.2));
-        let mut fast_ones = ranks.iter().map(|rank| (rank.1, rank.2)).peekable();
-        for (index, peer) in self.peers.iter_mut().enumerate() {
-            let was_favoured = std::mem::take(&mut peer.favoured);
-            let reached = self.router.path(PeerIndex(index as u16), Metric::Latency).is_some();
-            for (at, state) in peer.paths.iter_mut().enumerate() {
-                let is_fast = fast_ones.next_if_eq(&(PeerIndex(index as u16), at)).is_some();
-                peer.favoured |= is_fast;
-                let mut slow = slow * pace(state.path, was_favoured);
-                // Whoever cannot be reached at all is sought, however little the budget leaves.
-                if !reached && matches!(state.path, Path::Direct(_)) {
-                    slow = slow.min(Intervals::IDLE_GOOD);
-                }
-                state.prober.set_interval(now, if is_fast { fast } else { slow });
-            }
-        }
-        self.ranks_scratch = ranks;
     }
 
     fn report_route(&mut self, event: RouteEvent) {
@@ -409,12 +299,6 @@ impl Node {
         self.advertiser.on_ack(now, peer, ack.epoch, ack.seq);
     }
 
-    /// True for a path that was left, or would be, for its loss or its outages.
-    fn is_doubtful(now: Instant, state: &PathState) -> bool {
-        let flaps = state.prober.flaps().downs_within(now, DOUBT) > 0;
-        state.prober.estimator().is_lossy() || flaps && state.prober.state() != Liveness::Down
-    }
-
     /// True while a path carries data now and then.
     pub(super) fn is_used(now: Instant, state: &PathState) -> bool {
         state.used_at.is_some_and(|at| now - at < USED_LINGER)
@@ -432,34 +316,6 @@ impl Node {
         }
         Loss::from_fraction(1.0 - received as f64 / expected as f64)
     }
-}
-
-fn is_lingering(now: Instant, state: &PathState) -> bool {
-    state.used_at.is_some_and(|at| now - at < RELAYED_LINGER)
-}
-
-/// What probing a path costs at the pace of paths in use, in probes of a direct one: a relayed probe
-/// is sent twice, with a longer header, and the far end seldom probes the same path.
-const fn fast_weight(path: Path) -> usize {
-    match path {
-        Path::Direct(_) => 1,
-        Path::Via(_) => 4,
-    }
-}
-
-/// How much more rarely than an idle link a path is probed when it is not in use: the alternate of
-/// one that is comes before those that nobody uses.
-const fn pace(path: Path, favoured: bool) -> u32 {
-    match path {
-        Path::Direct(_) => 1,
-        Path::Via(_) if favoured => 2,
-        Path::Via(_) => 4,
-    }
-}
-
-/// The cost of a path that is probed at its own pace, in idle links.
-const fn slow_weight(path: Path, favoured: bool) -> usize {
-    fast_weight(path) / pace(path, favoured) as usize
 }
 
 fn entry_of((node, report): &(NodeId, LinkReport)) -> AdvertisementEntry {

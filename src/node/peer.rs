@@ -41,6 +41,8 @@ pub(crate) struct PathState {
     pub(crate) outstanding: Outstanding,
     /// Our own turn was late: silence is not judged before.
     pub(crate) excused_until: Option<Instant>,
+    /// The relay says that it cannot reach the peer, while this path was last seen to work.
+    pub(crate) contradicted: bool,
     /// Bytes of copies that the present suspicion may still cost.
     pub(crate) copy_credit: u32,
     /// Packets of hosts that took it since they were last booked.

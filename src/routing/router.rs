@@ -104,6 +104,10 @@ pub struct Router {
     database: LinkStateDatabase,
     due: Instant,
     computed_at: Instant,
+    /// When all peers are looked at, not only those that something urgent concerns.
+    all_due: Instant,
+    /// The peers that something concerns which cannot wait so long.
+    concerned: Vec<bool>,
     generation: u64,
     demands: Vec<DemandSpec>,
     scratch: Vec<Candidate>,
@@ -139,6 +143,8 @@ impl Router {
             peers: peers.into_iter().map(state).collect(),
             due: Instant::ZERO,
             computed_at: Instant::ZERO,
+            all_due: Instant::ZERO,
+            concerned: vec![false; ids.len()],
             generation: 0,
             demands: Metric::ALL.map(DemandSpec::plain).into(),
             scratch,
@@ -186,9 +192,21 @@ impl Router {
         part: &Advertisement,
         entries: impl IntoIterator<Item = (NodeId, LinkReport)>,
     ) -> Applied {
-        let applied = self.database.apply(now, origin, part, entries);
-        if applied.changed {
-            self.schedule(now, applied.urgent);
+        let concerned = &mut self.concerned;
+        let turned = |other: PeerIndex| {
+            if let Some(concerned) = concerned.get_mut(other.usize()) {
+                *concerned = true;
+            }
+        };
+        let applied = self.database.apply(now, origin, part, entries, turned);
+        if applied.urgent {
+            // The link of the two ends is part of paths to either, and of no other.
+            if let Some(concerned) = self.concerned.get_mut(origin.usize()) {
+                *concerned = true;
+            }
+            self.due = self.due.min(now);
+        } else if applied.changed {
+            self.schedule(now, false);
         }
         applied
     }
@@ -198,13 +216,18 @@ impl Router {
             let state = |report: Option<LinkReport>| report.map(|report| report.state);
             let loss = |report: Option<LinkReport>| report.map_or(Loss::NONE, |report| report.loss);
             let lossy = loss(after).0 > loss(before).0.saturating_add(Self::URGENT_LOSS.0);
-            self.schedule(now, state(before) != state(after) || lossy);
+            let urgent = state(before) != state(after) || lossy;
+            // What changed little waits until all peers are looked at anyway.
+            if urgent || is_step(before, after) {
+                self.schedule(now, urgent);
+            }
         }
     }
 
     fn schedule(&mut self, now: Instant, urgent: bool) {
         let at = if urgent { now } else { now.max(self.computed_at + self.config.pause) };
         self.due = self.due.min(at);
+        self.all_due = self.all_due.min(at);
     }
 
     /// When to call [`Router::recompute`], and why.
@@ -212,10 +235,15 @@ impl Router {
         (self.due, "choose paths")
     }
 
-    /// Chooses all paths anew; appends what changed to `events`.
+    /// Chooses the paths anew that something concerns, now and then all; appends what changed to
+    /// `events`.
     pub fn recompute(&mut self, now: Instant, events: &mut Vec<RouteEvent>) {
-        self.computed_at = now;
-        self.due = now + self.config.idle_pause;
+        let all = now >= self.all_due || !self.concerned.contains(&true);
+        if all {
+            self.computed_at = now;
+            self.all_due = now + self.config.idle_pause;
+        }
+        self.due = self.all_due;
         self.database.expire(now);
         let oldest = self.config.measurement_expiry;
         for peer in &mut self.peers {
@@ -228,7 +256,9 @@ impl Router {
             changed |= self.decide_hop(now, index);
         }
         for index in 0..self.peers.len() {
-            changed |= self.decide_paths(now, index, events);
+            if std::mem::take(&mut self.concerned[index]) || all {
+                changed |= self.decide_paths(now, index, events);
+            }
         }
         self.generation += u64::from(changed);
     }
@@ -473,6 +503,13 @@ fn put<K: Copy + Ord, V>(
         }
         (Err(_), _) => None,
     }
+}
+
+/// True for a round trip that changed by more than noise.
+fn is_step(before: Option<LinkReport>, after: Option<LinkReport>) -> bool {
+    let (Some(before), Some(after)) = (before, after) else { return true };
+    let step = before.latency_us.abs_diff(after.latency_us);
+    step >= 2_000 && step >= before.latency_us / 10
 }
 
 fn shares_uplink(a: Path, b: Path) -> bool {

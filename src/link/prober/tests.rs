@@ -233,3 +233,32 @@ fn a_path_that_becomes_important_is_sought_at_once() {
     bench.run_until(bench.now + Duration::from_secs(3));
     assert_eq!(bench.prober.state(), Liveness::Up);
 }
+
+#[test]
+fn a_lossy_path_that_comes_back_is_up_within_seconds_of_its_first_answer() {
+    for phase in 0..20 {
+        let back = at(60_000);
+        let lossy = |sent: Instant, seq: u32| {
+            sent >= at(5_000) && (sent < back || (seq + phase).is_multiple_of(4))
+        };
+        let mut bench = Bench::new(ms(40), lossy);
+        bench.prober.set_interval(at(0), Duration::from_secs(4));
+        bench.run_until(at(64_000));
+        let (when, state) = *bench.changes.last().unwrap();
+        assert_eq!(state, Liveness::Up, "phase {phase}");
+        assert!(when - back < Duration::from_secs(4), "phase {phase}: {:?}", when - back);
+    }
+}
+
+#[test]
+fn who_is_heard_is_asked_every_second_even_in_an_outage() {
+    let mut bench = Bench::new(ms(40), |sent, _| sent >= at(5_000));
+    bench.prober.set_interval(at(0), Duration::from_secs(60));
+    bench.run_until(at(120_000));
+    let (before, begun) = (bench.probes, bench.now);
+    for step in 1..=100 {
+        bench.run_until(begun + ms(100 * step));
+        bench.prober.on_receive(bench.now);
+    }
+    assert!((9..=11).contains(&(bench.probes - before)), "{}", bench.probes - before);
+}

@@ -282,6 +282,27 @@ fn a_relayed_path_that_never_answered_is_down_whatever_is_advertised() {
 }
 
 #[test]
+fn an_outage_elsewhere_concerns_the_two_ends_alone_and_at_once() {
+    let mut bench = Bench::new(4);
+    for relay in 1..4 {
+        bench.direct(0, relay, up(30));
+        bench.advertise(0, relay, &[(0, up(30)), (1, up(30)), (2, up(30)), (3, up(30))]);
+    }
+    bench.recompute(0);
+    let used = bench.path(0).and_then(Path::relay).unwrap();
+    let dead = report(30, 0.0, Liveness::Down);
+    bench.advertise(1, used.0, &[(0, dead)]);
+    assert_eq!(bench.router.poll_timeout().0, at(1));
+    // What else changed, a little, waits for the second in which all is looked at.
+    let other = if used.0 == 1 { 2 } else { 1 };
+    bench.direct(1, other, up(31));
+    bench.recompute(1);
+    let next = bench.path(0).and_then(Path::relay).unwrap();
+    assert_ne!(next, used);
+    assert_eq!(bench.router.poll_timeout().0, at(1_000));
+}
+
+#[test]
 fn a_measurement_that_nobody_repeats_is_forgotten() {
     let mut bench = Bench::triangle(60, 10);
     let dead = report(20, 0.0, Liveness::Down);
@@ -368,8 +389,10 @@ fn recomputation_is_paced_unless_liveness_changes() {
     let mut bench = Bench::triangle(20, 40);
     assert_eq!(bench.router.poll_timeout().0, at(1_000));
     bench.direct(50, 0, up(21));
+    assert_eq!(bench.router.poll_timeout().0, at(1_000), "noise");
+    bench.direct(50, 0, up(25));
     assert_eq!(bench.router.poll_timeout().0, at(200));
-    bench.direct(60, 0, up(21));
+    bench.direct(60, 0, up(25));
     bench.direct(60, 1, report(10, 0.0, Liveness::Down));
     assert_eq!(bench.router.poll_timeout().0, at(60));
     let generation = bench.router.generation();

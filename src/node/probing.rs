@@ -1,0 +1,184 @@
+//! Which paths are measured, and how often: probes go where they decide something.
+
+use std::time::Duration;
+
+use super::Node;
+use super::paths::path_state;
+use super::peer::PathState;
+use crate::id::PeerIndex;
+use crate::link::{Endpoint, Intervals, ProbeBudget};
+use crate::metric::{Liveness, Metric};
+use crate::path::Path;
+use crate::time::Instant;
+
+/// A relayed path stays measured for this long after nothing wants it any more.
+pub(super) const RELAYED_LINGER: Duration = Duration::from_secs(30);
+/// Paths that are probed fast.
+const IN_USE_MAX: usize = 8;
+/// Paths are probed fast for so long after the last data on them.
+const FAST_LINGER: Duration = Duration::from_secs(300);
+/// So long after an outage a path is watched closely.
+const DOUBT: Duration = Duration::from_secs(300);
+
+impl Node {
+    /// Paths through relays that are chosen are measured end to end, and so are the alternates of
+    /// those that are probed fast. Of all others, what their two links are said to be like is enough
+    /// until they are used: measuring them would cost more than all links together.
+    pub(super) fn measure_relayed(&mut self, now: Instant, peer: PeerIndex) {
+        let spare = self.peers[peer.usize()].favoured;
+        let mut relays = std::mem::take(&mut self.relays_scratch);
+        let policy = &self.policy;
+        // Control messages go by latency.
+        let matters = |demand| demand == Metric::Latency.into() || policy.asks_for(demand);
+        self.router.relays_to_probe(peer, matters, &mut relays);
+        for &(relay, _) in relays.iter().filter(|relay| relay.1 || spare) {
+            self.measure_path(now, peer, relay);
+        }
+        self.relays_scratch = relays;
+        self.doubt_failed_relays(now, peer);
+        self.check_contradicted(now, peer);
+    }
+
+    /// Only its own answers make a path that is used bad; but when its relay says that it is, they
+    /// are asked for at once.
+    fn check_contradicted(&mut self, now: Instant, peer: PeerIndex) {
+        let database = self.router.database();
+        for state in &mut self.peers[peer.usize()].paths {
+            let Path::Via(relay) = state.path else { continue };
+            let down = database.link(relay, peer).is_some_and(|link| link.state == Liveness::Down);
+            let contradicted = down && state.prober.state() == Liveness::Up;
+            if contradicted && !state.contradicted {
+                state.prober.probe_soon(now);
+            }
+            state.contradicted = contradicted;
+        }
+    }
+
+    pub(super) fn measure_path(&mut self, now: Instant, peer: PeerIndex, relay: PeerIndex) {
+        let path = Path::Via(relay);
+        let promised = self.router.promised(peer, relay);
+        let entry = &mut self.peers[peer.usize()];
+        if let Some(state) = entry.state_mut(path) {
+            state.wanted_until = now + RELAYED_LINGER;
+            return;
+        }
+        let endpoint = Endpoint::new(None);
+        let mut state = path_state(now, path, endpoint, &self.uplinks, &mut self.rng);
+        if let Some(promised) = promised {
+            state.prober.expect_rtt(Duration::from_micros(promised.latency_us.into()));
+        }
+        entry.paths.push(state);
+    }
+
+    /// Relayed paths that nothing has wanted for a while are measured no more.
+    pub(super) fn forget_unwanted(&mut self, now: Instant, peer: PeerIndex) {
+        let router = &mut self.router;
+        self.peers[peer.usize()].paths.retain(|state| match state.path {
+            Path::Via(relay) if now >= state.wanted_until && !is_lingering(now, state) => {
+                router.update_relayed(now, peer, relay, None);
+                false
+            }
+            Path::Via(_) | Path::Direct(_) => true,
+        });
+    }
+
+    /// A relayed path that failed is asked again as soon as both its links are said to work: only
+    /// its own answers, not what others advertise, bring it back.
+    fn doubt_failed_relays(&mut self, now: Instant, peer: PeerIndex) {
+        for at in 0..self.peers[peer.usize()].paths.len() {
+            let state = &self.peers[peer.usize()].paths[at];
+            let Path::Via(relay) = state.path else { continue };
+            if state.prober.state() == Liveness::Down && self.relay_works(relay, peer) {
+                self.peers[peer.usize()].paths[at].prober.probe_soon(now);
+            }
+        }
+    }
+
+    /// Probes go where they decide something: to the paths that carry traffic most of all, and to
+    /// those that were left for their loss or an outage, because only probes can show that they are
+    /// well again.
+    pub(super) fn spend_budget(&mut self, now: Instant) {
+        let mut ranks = std::mem::take(&mut self.ranks_scratch);
+        ranks.clear();
+        let mut all = 0;
+        for (index, peer) in self.peers.iter().enumerate() {
+            let peer_index = PeerIndex(index as u16);
+            let in_use = self.router.path(peer_index, Metric::Latency);
+            let recent = |at: &Instant| now - *at < FAST_LINGER;
+            let is_active =
+                peer.paths.iter().any(|state| state.used_at.is_some_and(|at| recent(&at)));
+            for (at, state) in peer.paths.iter().enumerate() {
+                all += slow_weight(state, peer.favoured);
+                // Who only hears needs its path for reports.
+                let heard = if in_use == Some(state.path) { peer.arrivals.used_at() } else { None };
+                let used = state.used_at.max(heard).filter(recent);
+                if used.is_some() || is_active && Self::is_doubtful(now, state) {
+                    ranks.push((used, peer_index, at));
+                }
+            }
+        }
+        // The latest use first.
+        ranks.sort_unstable_by(|a, b| b.0.cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2))));
+        ranks.truncate(IN_USE_MAX);
+        let budget = ProbeBudget::new(self.control_budget_bps, ProbeBudget::RIDING_BYTES);
+        let (mut fast, mut also_fast) = (0, 0);
+        for (_, peer, at) in &ranks {
+            let peer = &self.peers[peer.usize()];
+            fast += fast_weight(peer.paths[*at].path);
+            also_fast += slow_weight(&peer.paths[*at], peer.favoured);
+        }
+        let Intervals { in_use: fast, idle: slow } = budget.intervals(fast, all - also_fast);
+        ranks.sort_unstable_by_key(|rank| (rank.1, rank.2));
+        let mut fast_ones = ranks.iter().map(|rank| (rank.1, rank.2)).peekable();
+        for (index, peer) in self.peers.iter_mut().enumerate() {
+            let reached = self.router.path(PeerIndex(index as u16), Metric::Latency).is_some();
+            let was_favoured = std::mem::take(&mut peer.favoured);
+            for (at, state) in peer.paths.iter_mut().enumerate() {
+                let is_fast = fast_ones.next_if_eq(&(PeerIndex(index as u16), at)).is_some();
+                peer.favoured |= is_fast;
+                let mut slow = slow * pace(state, was_favoured);
+                // Whoever cannot be reached at all is sought, however little the budget leaves.
+                if !reached && matches!(state.path, Path::Direct(_)) {
+                    slow = slow.min(Intervals::IDLE_GOOD);
+                }
+                state.prober.set_interval(now, if is_fast { fast } else { slow });
+            }
+        }
+        self.ranks_scratch = ranks;
+    }
+
+    /// True for a path that was left, or would be, for its loss or its outages.
+    fn is_doubtful(now: Instant, state: &PathState) -> bool {
+        let flaps = state.prober.flaps().downs_within(now, DOUBT) > 0;
+        state.prober.estimator().is_lossy() || flaps && state.prober.state() != Liveness::Down
+    }
+}
+
+fn is_lingering(now: Instant, state: &PathState) -> bool {
+    state.used_at.is_some_and(|at| now - at < RELAYED_LINGER)
+}
+
+/// What probing a path costs at the pace of paths in use, in probes of a direct one: a relayed probe
+/// is sent twice, with a longer header, and the far end seldom probes the same path.
+const fn fast_weight(path: Path) -> usize {
+    match path {
+        Path::Direct(_) => 1,
+        Path::Via(_) => 4,
+    }
+}
+
+/// How much more rarely than an idle link a path is probed when it is not in use: the alternate of
+/// one that is comes before those that nobody uses.
+const fn pace(state: &PathState, favoured: bool) -> u32 {
+    match state.path {
+        Path::Direct(_) => 1,
+        Path::Via(_) if state.contradicted => 1,
+        Path::Via(_) if favoured => 2,
+        Path::Via(_) => 4,
+    }
+}
+
+/// The cost of a path that is probed at its own pace, in idle links.
+const fn slow_weight(state: &PathState, favoured: bool) -> usize {
+    fast_weight(state.path) / pace(state, favoured) as usize
+}
