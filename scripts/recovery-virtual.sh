@@ -24,6 +24,12 @@ trap 'rm -f "$LOG"' EXIT
 RONGATE_SEEDS=$SEEDS RUST_BACKTRACE=0 cargo test --quiet --locked --profile lab -p rongate \
   --test recovery -- --nocapture --test-threads "$(nproc)" >"$LOG" 2>&1
 STATUS=$?
+if [ $STATUS -eq 0 ]; then
+  # What control traffic costs at 50 nodes, and a storm of outages there.
+  RUST_BACKTRACE=0 cargo test --quiet --locked --profile lab -p rongate --test budget --test large \
+    -- --nocapture --ignored
+  STATUS=$?
+fi
 page() {
   cat <<PAGE
 # Recovery in virtual time

@@ -6,6 +6,8 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use rongate::id::PeerIndex;
+use rongate::metric::Metric;
 use rongate::sim::{LinkModel, Mesh, Simulator};
 
 /// IPv4 and UDP headers of a datagram.
@@ -57,6 +59,16 @@ fn use_eight_paths(simulator: &mut Simulator, sites: u8) {
         simulator.run_for(Duration::from_millis(50));
     }
     simulator.run_for(Duration::from_secs(10));
+    assert_eq!(simulator.take_deliveries().len(), 4 * usize::from(sites));
+}
+
+fn all_reach_all(simulator: &Simulator) -> bool {
+    let peers = (0..simulator.len() as u16 - 1).map(PeerIndex);
+    let paths = peers.map(|peer| {
+        (0..simulator.len())
+            .all(|site| simulator.node(site).unwrap().path(peer, Metric::Latency).is_some())
+    });
+    paths.fold(true, |all, path| all && path)
 }
 
 /// A fifth of what OSPF with BFD sends per neighbour at 100 ms.
@@ -67,6 +79,9 @@ fn idle_nodes_send_little() {
         simulator.run_for(Duration::from_secs(60));
         let (average, _) = cost(&mut simulator, "idle", Duration::from_secs(130));
         assert!(average <= limit, "{sites} nodes: {average}");
+        // A probe or an answer of 75 bytes for each link in 5 s, at least.
+        assert!(average >= f64::from(sites - 1) * 75.0 * 8.0 / 5.0, "{sites} nodes: {average}");
+        assert!(all_reach_all(&simulator));
     }
 }
 

@@ -28,6 +28,9 @@ impl Intervals {
     /// How often idle links are probed where the budget allows: what is sent after a silence goes
     /// twice, so that faster is of no use to anybody.
     pub const IDLE_GOOD: Duration = Duration::from_secs(4);
+    /// A NAT on the way may forget who was silent for 30 s (RFC 4787 recommends minutes, many do
+    /// not); an interval is up to a tenth longer than told, and a probe may be lost.
+    pub const IDLE_MAX: Duration = Duration::from_secs(22);
 }
 
 impl ProbeBudget {
@@ -51,7 +54,8 @@ impl ProbeBudget {
     /// Paths in use get what finds an outage within a second and idle links 4 s; what is left makes
     /// paths in use faster. What is missing stretches both alike, as long as outages of paths in use
     /// are found within a second. Beyond that each has half of the budget, and who needs less leaves
-    /// the rest to the other.
+    /// the rest to the other; but no link waits longer than [`Intervals::IDLE_MAX`], which with more
+    /// than some 600 links costs more than 33 kbit/s.
     pub fn intervals(&self, in_use: usize, idle: usize) -> Intervals {
         let rate = (self.bits_per_second.max(8) * (100 - Self::RESERVE)) as f64 / 800.0;
         let cost_in_use = (in_use as u64 * self.bytes_per_interval) as f64;
@@ -74,16 +78,15 @@ impl ProbeBudget {
         }
         let idle_max = idle_good * max / good;
         let wanted = [cost_in_use / max, cost_idle / idle_max];
-        let half = rate / 2.0;
-        let [for_in_use, for_idle] = match wanted.map(|wanted| wanted <= half) {
-            [true, _] => [wanted[0], rate - wanted[0]],
-            [_, true] => [rate - wanted[1], wanted[1]],
-            _ => [half, half],
+        let for_idle = match wanted.map(|wanted| wanted <= rate / 2.0) {
+            [true, _] => rate - wanted[0],
+            [_, true] => wanted[1],
+            _ => rate / 2.0,
         };
-        seconds(
-            quotient(cost_in_use, for_in_use).clamp(max, Self::LONGEST_S),
-            quotient(cost_idle, for_idle).clamp(idle_max, Self::LONGEST_S),
-        )
+        let longest = Intervals::IDLE_MAX.as_secs_f64();
+        let idle = quotient(cost_idle, for_idle).clamp(idle_max, longest);
+        let for_in_use = (rate - cost_idle / idle).max(rate / 8.0);
+        seconds(quotient(cost_in_use, for_in_use).clamp(max, Self::LONGEST_S), idle)
     }
 
     /// Bits per second that probing takes at these intervals.
@@ -124,11 +127,17 @@ mod tests {
     fn in_a_large_overlay_idle_links_wait_before_paths_in_use_do() {
         let budget = ProbeBudget::new(33_000, ProbeBudget::RIDING_BYTES);
         let four_hundred = budget.intervals(8, 391);
-        assert_eq!(four_hundred.in_use, Intervals::IN_USE_MAX);
-        assert!(four_hundred.idle > Intervals::IDLE_GOOD * 6, "{four_hundred:?}");
-        let relayed = budget.intervals(32, 41);
-        assert!(relayed.idle < Intervals::IDLE_GOOD * 2, "{relayed:?}");
-        assert!(relayed.in_use > Intervals::IN_USE_MAX);
+        assert!(four_hundred.in_use < Intervals::IN_USE_MAX * 3 / 2, "{four_hundred:?}");
+        assert!(four_hundred.idle > Intervals::IDLE_GOOD * 5, "{four_hundred:?}");
+        assert!(four_hundred.idle <= Intervals::IDLE_MAX);
+        assert!(budget.spent(8, 391, four_hundred) <= 33_000.0);
+        assert_eq!(budget.intervals(8, 4_000).idle, Intervals::IDLE_MAX);
+        for idle in [20, 41] {
+            let relayed = budget.intervals(32, idle);
+            assert!(relayed.idle < Intervals::IDLE_GOOD * 2, "{relayed:?}");
+            assert!(relayed.in_use > Intervals::IN_USE_MAX);
+            assert!(relayed.in_use < Intervals::IN_USE_MAX * 3, "{relayed:?}");
+        }
     }
 
     #[test]

@@ -236,11 +236,6 @@ impl Prober {
         self.expected = Some(rtt);
     }
 
-    /// The smoothed round trip; before the first answer what is expected.
-    pub fn rtt(&self) -> Option<Duration> {
-        self.estimator.rtt().or(self.expected)
-    }
-
     /// True once the path was seen to work, or probed in vain so often that it is known not to.
     pub fn is_judged(&self) -> bool {
         self.estimator.rtt().is_some() || self.misses >= self.config.misses_to_down

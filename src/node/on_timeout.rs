@@ -234,6 +234,8 @@ impl Node {
             self.push_event(event);
         }
         self.advertiser.doubt(now, peer);
+        // Whoever loses the keys again at once, and cannot call us, must be called.
+        self.tunnels.expect_answer(now, peer);
     }
 
     /// Probes, MTU probes and challenges on all paths to one peer.

@@ -42,11 +42,11 @@ impl Node {
     /// Only its own answers make a path that is used bad; but when its relay says that it is, they
     /// are asked for at once.
     fn check_contradicted(&mut self, now: Instant, peer: PeerIndex) {
-        let database = self.router.database();
-        for state in &mut self.peers[peer.usize()].paths {
-            let Path::Via(relay) = state.path else { continue };
-            let down = database.link(relay, peer).is_some_and(|link| link.state == Liveness::Down);
-            let contradicted = down && state.prober.state() == Liveness::Up;
+        for at in 0..self.peers[peer.usize()].paths.len() {
+            let Path::Via(relay) = self.peers[peer.usize()].paths[at].path else { continue };
+            let works = self.relay_works(relay, peer);
+            let state = &mut self.peers[peer.usize()].paths[at];
+            let contradicted = !works && state.prober.state() == Liveness::Up;
             if contradicted && !state.contradicted {
                 state.prober.probe_soon(now);
             }
@@ -131,15 +131,19 @@ impl Node {
         ranks.sort_unstable_by_key(|rank| (rank.1, rank.2));
         let mut fast_ones = ranks.iter().map(|rank| (rank.1, rank.2)).peekable();
         for (index, peer) in self.peers.iter_mut().enumerate() {
-            let reached = self.router.path(PeerIndex(index as u16), Metric::Latency).is_some();
+            let to = PeerIndex(index as u16);
+            let reached = self.router.path(to, Metric::Latency).is_some();
+            let linked = self.router.link_to(to).is_some();
             let was_favoured = std::mem::take(&mut peer.favoured);
             for (at, state) in peer.paths.iter_mut().enumerate() {
                 let is_fast = fast_ones.next_if_eq(&(PeerIndex(index as u16), at)).is_some();
                 peer.favoured |= is_fast;
                 let mut slow = slow * pace(state, was_favoured);
-                // Whoever cannot be reached at all is sought, however little the budget leaves.
-                if !reached && matches!(state.path, Path::Direct(_)) {
-                    slow = slow.min(Intervals::IDLE_GOOD);
+                // Whoever cannot be reached, or by a relay only, is sought, however little the budget
+                // leaves.
+                if !linked && matches!(state.path, Path::Direct(_)) {
+                    let sought = Intervals::IDLE_GOOD * if reached { 2 } else { 1 };
+                    slow = slow.min(sought);
                 }
                 state.prober.set_interval(now, if is_fast { fast } else { slow });
             }

@@ -75,7 +75,7 @@ impl Node {
         if state.prober.state() != Liveness::Up {
             return;
         }
-        let rtt = state.prober.rtt();
+        let rtt = state.prober.estimator().rtt();
         let due = rtt.and_then(|rtt| state.outstanding.due(rtt)).filter(|due| *due <= now);
         let (Some(due), Some(oldest)) = (due, state.outstanding.oldest()) else {
             state.excused_until = None;
@@ -99,7 +99,7 @@ impl Node {
             return None;
         }
         state.outstanding.oldest()?;
-        let due = state.outstanding.due(state.prober.rtt()?)?;
+        let due = state.outstanding.due(state.prober.estimator().rtt()?)?;
         Some(state.excused_until.map_or(due, |until| due.max(until)))
     }
 }
