@@ -2,6 +2,7 @@
 
 mod candidates;
 mod demands;
+mod pace;
 
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use super::hysteresis::{FlapConfig, FlapTable, HysteresisConfig, Margin};
 use super::selection::{Rules, Selection};
 use super::spread::Spread;
 use crate::id::{NodeId, PeerIndex};
-use crate::metric::{LinkReport, Loss, Metric};
+use crate::metric::{LinkReport, Metric};
 use crate::path::{LinkId, Path};
 use crate::time::Instant;
 
@@ -117,8 +118,6 @@ pub struct Router {
 impl Router {
     /// Direct links to one peer that are looked at.
     pub const MAX_LINKS: usize = 32;
-    /// Loss that grows by more than this at once (2 %) is worth a choice at once.
-    const URGENT_LOSS: Loss = Loss(1_311);
     /// Paths to one peer through relays that are measured end to end.
     pub const MAX_MEASURED: usize = 8;
 
@@ -209,30 +208,6 @@ impl Router {
             self.schedule(now, false);
         }
         applied
-    }
-
-    fn touch(&mut self, now: Instant, before: Option<LinkReport>, after: Option<LinkReport>) {
-        if before != after {
-            let state = |report: Option<LinkReport>| report.map(|report| report.state);
-            let loss = |report: Option<LinkReport>| report.map_or(Loss::NONE, |report| report.loss);
-            let lossy = loss(after).0 > loss(before).0.saturating_add(Self::URGENT_LOSS.0);
-            let urgent = state(before) != state(after) || lossy;
-            // What changed little waits until all peers are looked at anyway.
-            if urgent || is_step(before, after) {
-                self.schedule(now, urgent);
-            }
-        }
-    }
-
-    fn schedule(&mut self, now: Instant, urgent: bool) {
-        let at = if urgent { now } else { now.max(self.computed_at + self.config.pause) };
-        self.due = self.due.min(at);
-        self.all_due = self.all_due.min(at);
-    }
-
-    /// When to call [`Router::recompute`], and why.
-    pub const fn poll_timeout(&self) -> (Instant, &'static str) {
-        (self.due, "choose paths")
     }
 
     /// Chooses the paths anew that something concerns, now and then all; appends what changed to
@@ -503,13 +478,6 @@ fn put<K: Copy + Ord, V>(
         }
         (Err(_), _) => None,
     }
-}
-
-/// True for a round trip that changed by more than noise.
-fn is_step(before: Option<LinkReport>, after: Option<LinkReport>) -> bool {
-    let (Some(before), Some(after)) = (before, after) else { return true };
-    let step = before.latency_us.abs_diff(after.latency_us);
-    step >= 2_000 && step >= before.latency_us / 10
 }
 
 fn shares_uplink(a: Path, b: Path) -> bool {
