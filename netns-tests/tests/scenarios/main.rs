@@ -14,6 +14,7 @@ mod nat_floods;
 mod nat_ipv6;
 mod nat_ports;
 mod nat_programs;
+mod policy;
 mod relay;
 mod restart;
 mod uplinks;
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
     let all: Vec<Scenario> = [
         laboratory::SCENARIOS,
         direct::SCENARIOS,
+        policy::SCENARIOS,
         relay::SCENARIOS,
         uplinks::SCENARIOS,
         exit::SCENARIOS,
