@@ -96,12 +96,20 @@ impl PrefixPair {
             IpAddr::V6(address) => self.outward(address).ok_or(DropReason::ForeignSource),
             IpAddr::V4(_) => Err(DropReason::Malformed),
         };
-        let source = outward(headers.source)?;
+        let mut source = headers.source;
         if headers.icmp == Some(IcmpKind::Error) {
             let quote = checked_quote(frame, headers)?;
+            let has = |address| matches!(address, IpAddr::V6(ip) if self.inside.contains(&ip));
+            if !has(quote.destination) || quote.source != headers.destination {
+                return Err(DropReason::UnrelatedIcmpError);
+            }
+            if !has(source) {
+                source = quote.destination;
+            }
             let host = outward(quote.destination).map_err(|_| DropReason::UnrelatedIcmpError)?;
             rewrite::set_quoted_destination(frame, headers, host.into(), None)?;
         }
+        let source = outward(source)?;
         rewrite::set_source(frame, headers, vnet, source.into(), None)
     }
 

@@ -8,6 +8,7 @@ use super::end::{End, narrow, wide};
 use super::events::NatEvent;
 use super::fragment::{FragmentKey, FragmentTable, Treatment};
 use super::host::HostView;
+use super::icmp::checked_quote;
 use super::ident::Identifications;
 use super::knock::Knocks;
 use super::mapping::{InsideEnd, Mapping, MappingId, MappingView};
@@ -111,7 +112,14 @@ impl Nat {
         if self.is_bypassed(headers.destination) {
             return Ok(Outbound::Internet);
         }
-        if let Some(pair) = self.pair_inside(realm, headers.source) {
+        // An error may come from a router that the prefix does not have.
+        let host = match headers.icmp {
+            Some(IcmpKind::Error) if headers.is_ipv6() => {
+                checked_quote(frame, headers).map_or(headers.source, |quote| quote.destination)
+            }
+            _ => headers.source,
+        };
+        if let Some(pair) = self.pair_inside(realm, host) {
             pair.rewrite_outbound(frame, headers, vnet)?;
         } else if let Some(fragment) = headers.fragment.filter(|fragment| fragment.offset != 0) {
             let key = fragment_key(headers, fragment, Some(realm));

@@ -14,6 +14,8 @@ use crate::time::Instant;
 
 /// How much longer a packet may become: an IPv6 header for one of IPv4, and a fragment header.
 const GROWTH: usize = 28;
+/// The share of a fragment header in it.
+const FRAGMENT_HEADER: usize = 8;
 
 /// What stands between a host and IPv4.
 #[derive(Debug)]
@@ -106,8 +108,7 @@ impl Node {
         out: &mut Output,
     ) -> Result<(), DropReason> {
         if self.turn_round(now, inbound, packet, vnet, out)? == Admitted::ToTun {
-            let headers = Headers::parse(packet)?;
-            self.write_made_train(packet, &headers, vnet, out)?;
+            self.write_ipv4(packet, vnet, out)?;
         }
         Ok(())
     }
@@ -130,7 +131,8 @@ impl Node {
             let headers = Headers::parse(&packet)?;
             go(node, &mut packet, headers, vnet)
         };
-        let too_long = headers.total_len as usize + GROWTH > self.mtu;
+        let growth = if headers.fragment.is_some() { GROWTH } else { GROWTH - FRAGMENT_HEADER };
+        let too_long = headers.total_len as usize + growth > self.mtu;
         let single = vnet.gso == crate::packet::Gso::None;
         let result = if !headers.dont_fragment && too_long && single {
             let mut piece = std::mem::take(&mut self.translation.piece);

@@ -55,7 +55,15 @@ pub fn to_ipv4(
     }
     let protocol = other_protocol(headers)?;
     let total = IPV4_LEN + upper.len();
-    let whole = vnet.gso != Gso::None || total > ALWAYS_FITS;
+    // What a train is cut into counts, not the train.
+    let longest = match vnet.gso {
+        Gso::None => total,
+        _ => {
+            let head = usize::from(vnet.header_len.saturating_sub(headers.l4));
+            total.min(IPV4_LEN + head + usize::from(vnet.segment_size))
+        }
+    };
+    let whole = longest > ALWAYS_FITS;
     let (id, flags) = match headers.fragment {
         Some(Fragment { id, offset, more }) => {
             (id as u16, (offset / 8) | if more { MORE } else { 0 })

@@ -159,18 +159,22 @@ fn fragments_stay_fragments_and_make_up_the_packet() {
 
 #[test]
 fn a_super_packet_is_one_in_the_other_family() {
-    let mut packet = Sample::tcp(true, 1, 0x10, &[9; 5_000]).bytes();
-    let vnet = Vnet {
-        gso: Gso::Tcp { ecn: false },
-        segment_size: 1_200,
-        header_len: 60,
-        ..make_partial(&mut packet)
-    };
-    let (turned, after) = there(&packet, &vnet).unwrap();
-    let expected = Vnet { header_len: 40, checksum_start: 20, ..vnet };
-    assert_eq!(after, expected);
-    let headers = Headers::parse(&turned).unwrap();
-    assert!(headers.dont_fragment && checksum::is_partial(&headers, &after));
+    // Segments of 1,260 bytes and less may be taken apart on their way, as single packets may.
+    for (segment_size, whole) in [(1_220, false), (1_221, true)] {
+        let mut packet = Sample::tcp(true, 1, 0x10, &[9; 5_000]).bytes();
+        let vnet = Vnet {
+            gso: Gso::Tcp { ecn: false },
+            segment_size,
+            header_len: 60,
+            ..make_partial(&mut packet)
+        };
+        let (turned, after) = there(&packet, &vnet).unwrap();
+        let expected = Vnet { header_len: 40, checksum_start: 20, ..vnet };
+        assert_eq!(after, expected);
+        let headers = Headers::parse(&turned).unwrap();
+        assert_eq!(headers.dont_fragment, whole);
+        assert!(checksum::is_partial(&headers, &after));
+    }
 }
 
 #[test]

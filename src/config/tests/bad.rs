@@ -654,17 +654,22 @@ const EXITS_AND_RELAYS: &[Case] = &[
     (
         "",
         "nat: {prefixes: [{inside: 'fd00:9::/48', outside: '2001:db8::/48'}]}",
-        "27:27: nat.prefixes[0].inside: `fd00:9::/48`: no network of ours or of a peer has this prefix",
+        "27:17: nat.prefixes: `tun.address` has no IPv6 address: IPv6 would go past the tunnel; add one\n27:27: nat.prefixes[0].inside: `fd00:9::/48`: no network of a peer has all of this prefix",
     ),
     (
         "",
         "nat: {prefixes: [{inside: 'fd00:9::/72', outside: '2001:db8::/48'}]}",
-        "27:27: nat.prefixes[0].inside: `fd00:9::/72`: not an IPv6 prefix of 64 bits or less: write one like `fd00:2::/48`",
+        "27:17: nat.prefixes: `tun.address` has no IPv6 address: IPv6 would go past the tunnel; add one\n27:27: nat.prefixes[0].inside: `fd00:9::/72`: not an IPv6 prefix of 64 bits or less: write one like `fd00:2::/48`",
     ),
     (
         "",
         "nat: {prefixes: [{inside: 'fd00:9::/48'}]}",
-        "27:18: nat.prefixes[0].outside: is missing: write an IPv6 prefix, like `fd00:2::/48`",
+        "27:17: nat.prefixes: `tun.address` has no IPv6 address: IPv6 would go past the tunnel; add one\n27:18: nat.prefixes[0].outside: is missing: write an IPv6 prefix, like `fd00:2::/48`",
+    ),
+    (
+        "",
+        "internet: {via_ipv6: [utah]}",
+        "27:22: internet.via_ipv6: `tun.address` has no IPv6 address: IPv6 would go past the tunnel; add one",
     ),
     (
         "",

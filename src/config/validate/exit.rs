@@ -12,7 +12,9 @@ use crate::addr::Nat64Prefix;
 use crate::config::de::At;
 use crate::config::fault::Faults;
 use crate::config::raw::{RawConfig, RawEgress, Texts};
-use crate::config::types::{EgressMode, EgressSection, InternetVia, RelaySection, Uplink};
+use crate::config::types::{
+    EgressMode, EgressSection, InternetVia, RelaySection, TunSection, Uplink,
+};
 use crate::config::units::parse_ports;
 use crate::flow::{Class, ExitPoint};
 
@@ -283,6 +285,25 @@ pub(super) fn internet_ipv6(
 ) -> InternetVia {
     let listed = raw.value.internet.as_ref().and_then(|section| section.value.via_ipv6.as_ref());
     listed.map_or(InternetVia::Ordered(Vec::new()), |list| via(list, names, local, faults))
+}
+
+/// IPv6 goes through the overlay only where the TUN has an address of it; else it would go beside.
+pub(super) fn check_ipv6(raw: &At<RawConfig>, tun: &TunSection, faults: &mut Faults) {
+    if tun.address.iter().any(|address| address.addr().is_ipv6()) {
+        return;
+    }
+    let what = "`tun.address` has no IPv6 address: IPv6 would go past the tunnel; add one";
+    let file = &raw.value;
+    if let Some(at) = file.internet.as_ref().and_then(|section| section.value.via_ipv6.as_ref())
+        && !at.value.is_empty()
+    {
+        faults.at(at, what);
+    }
+    if let Some(at) = file.nat.as_ref().and_then(|section| section.value.prefixes.as_ref())
+        && !at.value.is_empty()
+    {
+        faults.at(at, what);
+    }
 }
 
 /// Without `nat64`: the well-known prefix.

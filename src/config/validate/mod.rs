@@ -61,6 +61,9 @@ pub(super) fn validate(
     let around = nat::Surroundings { egress: egress.as_ref(), lan: &lan, peers: &peers };
     let written = file.nat.as_ref().map(|section| &section.value);
     let nat = nat::nat(written, &around, &mut claims, faults);
+    if let Some(tun) = &tun {
+        exit::check_ipv6(raw, tun, faults);
+    }
     uplinks::check_interfaces(raw, faults);
     claims.check(faults);
     peers::check_endpoints(raw, &claims, faults);

@@ -118,10 +118,16 @@ fn prefix_pair(
         let message = format!("`{outside}` is not as long as `{inside}`: write the same length");
         faults.at(&outside_at, message);
     }
-    let Some(peer) = owner(inside.network().into(), around) else {
-        refuse(&inside_at, "no network of ours or of a peer has this prefix", faults);
+    let [first, last] = [inside.network(), inside.broadcast()].map(|ip| owner(ip.into(), around));
+    let Some(peer) = first.filter(|_| first == last) else {
+        refuse(&inside_at, "no network of a peer has all of this prefix", faults);
         return None;
     };
+    if peer.is_none() {
+        let what = "it has hosts of ours: strangers would reach each of them, and this router; \
+                    only prefixes of peers are exchanged";
+        refuse(&inside_at, what, faults);
+    }
     claims.add(outside.into(), Kind::Network, &outside_at);
     Some(PrefixPair { realm: peer.map_or(Realm::LOCAL, Realm::from), inside, outside })
 }
@@ -277,6 +283,9 @@ fn forward(
     };
     let what = "not an address with a port: write one like `10.2.0.5:443`";
     let inside: std::net::SocketAddr = word_or(to, what, faults)?;
+    if address.is_some_and(|address| address.is_ipv6() && inside.is_ipv4()) {
+        refuse(to, "its outside address is IPv6: write an inside endpoint of IPv6", faults);
+    }
     let Some(peer) = owner(inside.ip(), around) else {
         refuse(to, "no network of ours or of a peer has this address", faults);
         return None;

@@ -110,9 +110,7 @@ pub(crate) fn plan(config: &Config, facts: &HostFacts) -> KernelPlan {
     };
     sysctls(config, &mut plan);
     overlay_routes(config, facts, &mut plan);
-    if takes_over_default(config) {
-        lan_takeover(config, facts, &mut plan);
-    }
+    lan_takeover(config, facts, &mut plan);
     if config.uplinks.len() > 1 {
         uplink_routing(config, facts, &mut plan);
         exit_routing(config, facts, &mut plan);
@@ -205,13 +203,14 @@ fn is_link_local(network: &IpNet) -> bool {
 }
 
 /// True when hosts may have an exit through the overlay or through the node itself. Without one
-/// there is nothing to take their default route over for: peers' networks are in `main`.
-fn takes_over_default(config: &Config) -> bool {
-    let has_exit = match &config.internet {
+/// there is nothing to take their default route over for: peers' networks are in `main`. Where IPv4
+/// has one and IPv6 has none, IPv6 is taken over too: it must not go beside the tunnel.
+fn takes_over_default(config: &Config, ipv6: bool) -> bool {
+    let has_exit = |via: &InternetVia| match via {
         InternetVia::Auto => true,
         InternetVia::Ordered(exits) => !exits.is_empty(),
     };
-    has_exit && !config.lan.interfaces.is_empty()
+    has_exit(&config.internet) || ipv6 && has_exit(&config.internet_ipv6)
 }
 
 /// The families that the overlay carries, as flags "is IPv6".
@@ -338,7 +337,10 @@ fn rule(ipv6: bool, preference: u32, table: u32) -> Rule {
 
 /// Hosts' packets go to the TUN, except to where the router itself is the way.
 fn lan_takeover(config: &Config, facts: &HostFacts, plan: &mut KernelPlan) {
-    for ipv6 in families(config) {
+    if config.lan.interfaces.is_empty() {
+        return;
+    }
+    for ipv6 in families(config).filter(|ipv6| takes_over_default(config, *ipv6)) {
         plan.routes.push(Route {
             interface: Some(config.tun.name.clone()),
             ..route(default_net(ipv6), TABLE)

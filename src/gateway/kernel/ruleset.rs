@@ -1,5 +1,6 @@
 //! The nftables rules.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
@@ -30,10 +31,24 @@ pub(super) fn body(config: &Config, facts: &HostFacts) -> String {
     let ipv6: Vec<_> = outside_ipv6(config).map(|net| net.to_string()).collect();
     if !ipv6.is_empty() {
         let set = format!("{{ {} }}", ipv6.join(", "));
-        let rules = [format!("ip6 saddr {set} notrack"), format!("ip6 daddr {set} notrack")];
+        let mut rules = forged_ipv6(config);
+        rules.extend([format!("ip6 saddr {set} notrack"), format!("ip6 daddr {set} notrack")]);
         body.chain("exit_untracked6", Some("filter hook prerouting priority -310"), &rules);
     }
     body.0
+}
+
+/// What comes from outside with a source of our hosts would count as theirs at the NAT.
+fn forged_ipv6(config: &Config) -> Vec<String> {
+    let own = config.lan.networks.iter().filter(|net| net.addr().is_ipv6());
+    let own: Vec<_> = own.map(ToString::to_string).collect();
+    if own.is_empty() {
+        return Vec::new();
+    }
+    let uplinks: BTreeSet<_> =
+        config.uplinks.iter().map(|uplink| format!("\"{}\"", uplink.interface)).collect();
+    let uplinks = uplinks.into_iter().collect::<Vec<_>>().join(", ");
+    vec![format!("iifname {{ {uplinks} }} ip6 saddr {{ {} }} drop", own.join(", "))]
 }
 
 /// The text of a table while it is written.

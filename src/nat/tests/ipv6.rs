@@ -14,6 +14,10 @@ fn v6(text: &str) -> IpAddr {
     IpAddr::V6(text.parse().unwrap())
 }
 
+fn v6_octets(text: &str) -> [u8; 16] {
+    text.parse::<Ipv6Addr>().unwrap().octets()
+}
+
 fn server() -> IpAddr {
     PREFIX.embed(SERVER_V4).into()
 }
@@ -296,6 +300,19 @@ fn a_prefix_is_exchanged_without_mappings_in_both_directions() {
     let len = icmp::write_error(&mut error, icmp::Error::PortUnreachable, v6(HOST), &got, &headers);
     lab.send(SITE, &mut error[..len]).unwrap();
     assert_eq!(error[48..len], sent, "as the remote has sent it");
+    // One of a router before the host, whose address no prefix has.
+    let router = v6("fd77::1");
+    let len = icmp::write_error(&mut error, icmp::Error::PortUnreachable, router, &got, &headers);
+    let (_, told) = lab.send(SITE, &mut error[..len]).unwrap();
+    assert_eq!((told.source, told.destination), (seen.source, remote));
+    assert_eq!(error[48..len], sent);
+    // One about what was never for the site is nobody's.
+    let mut other = got.clone();
+    other[24..40].copy_from_slice(&v6_octets("fd00:3::5"));
+    let other_headers = Headers::parse(&other).unwrap();
+    let len =
+        icmp::write_error(&mut error, icmp::Error::PortUnreachable, router, &other, &other_headers);
+    assert!(lab.send(SITE, &mut error[..len]).is_err());
     assert_eq!(lab.nat.counts().mappings, 0);
     // Another site has no part in it.
     let mut packet = sample((v6(HOST), 5_000), (remote, 443), Upper::Udp, b"");
