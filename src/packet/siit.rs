@@ -58,7 +58,7 @@ pub fn to_ipv4(
     // What a train is cut into counts, not the train.
     let longest = match vnet.gso {
         Gso::None => total,
-        _ => {
+        Gso::Tcp { .. } | Gso::Udp => {
             let head = usize::from(vnet.header_len.saturating_sub(headers.l4));
             total.min(IPV4_LEN + head + usize::from(vnet.segment_size))
         }
