@@ -7,8 +7,9 @@
 #   scripts/bench.sh --write          writes docs/benchmarks.md, docs/plots/ and README's figures too
 #   scripts/bench.sh recovery         how fast dead and bad paths are left, beside OSPF with BFD,
 #                                     Babel, tinc and Nebula; about 4 hours, with --quick 20 minutes;
-#                                     --jobs N laboratories at a time (2); --write writes
-#                                     docs/recovery.md and README's figures
+#                                     --jobs N laboratories at a time (2); --add goes on where a run
+#                                     ended (target/bench/recovery.jsonl has every sample); --write
+#                                     writes docs/recovery.md and README's figures
 #   scripts/bench.sh datapath         only what needs no input and output: nanoseconds of each step
 #
 #   --only KIND,.. --without KIND,..  plain, masquerade, direct, relay, bare-relay, exit, exit-routed, naive, stock,
@@ -30,7 +31,7 @@ GOTATUN=0.10.2
 BORINGTUN=0.7.1
 CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/rongate-bench"
 
-usage() { sed -n '2,21s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
+usage() { sed -n '2,22s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
 
 # debian PACKAGE VERSION: unpacks a package of Debian 13 into the cache, without installing it.
 # Prints the path of its program; on failure a sentence on standard error.

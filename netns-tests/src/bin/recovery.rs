@@ -54,6 +54,12 @@ struct All {
     /// Measures another overlay beside: ospf-bfd, babel, tinc or nebula, and its program.
     #[arg(long, value_name = "NAME=PROGRAM", value_parser = peer)]
     peer: Vec<Overlay>,
+    /// Keeps each sample in this file as soon as it is taken.
+    #[arg(long, value_name = "FILE", default_value = "target/bench/recovery.jsonl")]
+    samples: PathBuf,
+    /// Goes on with the samples that are in the file: those that are there are not taken again.
+    #[arg(long)]
+    add: bool,
     /// Writes docs/recovery.md and the figures in README.md of this tree too.
     #[arg(long, value_name = "ROOT")]
     write: Option<PathBuf>,
@@ -97,11 +103,13 @@ fn all(wanted: All) -> Result<ExitCode> {
         only: wanted.only,
         peers: wanted.peer,
         jobs: wanted.jobs,
+        samples: Some(wanted.samples),
+        add: wanted.add,
     };
     let pages = recovery::all(&plan, &wanted.note)?;
+    write!(io::stdout(), "{}", pages.page)?;
     if let Some(root) = wanted.write {
         pages.write(&root)?;
     }
-    write!(io::stdout(), "{}", pages.page)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -7,10 +7,11 @@
 //!
 //! Every sample is a laboratory of its own. Files: `scene` builds the sites and an overlay on them,
 //! `peers` has other people's overlays, `rows` are the events and what is measured of them,
-//! `table` runs them and writes the page.
+//! `table` runs them and writes the page, `samples` keeps what was measured.
 
 mod peers;
 mod rows;
+mod samples;
 mod scene;
 mod table;
 

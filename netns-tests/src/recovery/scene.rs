@@ -45,7 +45,7 @@ pub(super) fn start(overlay: &Overlay, delay_ms: u32, redundancy: u32) -> Result
         Overlay::Rongate => {
             lab.start_gateways()?;
             for (site, peer) in [("mit", "utah"), ("utah", "mit")] {
-                lab.gateway(site)?.wait_via(peer, None, 10 * SECOND)?;
+                lab.gateway(site)?.wait_via(peer, None, READY)?;
             }
         }
         Overlay::Peer(peer, program) => daemons = peers::start(*peer, program, &lab)?,

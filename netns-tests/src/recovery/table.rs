@@ -4,21 +4,22 @@ use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, Write as _};
-use std::path::Path;
-use std::sync::Mutex;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
 use super::rows::Kind;
+use super::samples::{self, Outcome};
 use super::{Overlay, ROWS, Row};
-use crate::lab::enter;
 use crate::lab::process::{run, tail};
+use crate::lab::{clock, enter};
 
 /// One-way delays of the direct path in milliseconds, in turn.
 const DELAYS_MS: [u32; 4] = [5, 20, 40, 80];
 /// More than a sample takes, and more than a long one.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(180);
 const LONG_LIMIT: Duration = Duration::from_secs(40 * 60);
 
 /// What is to be run.
@@ -36,14 +37,26 @@ pub struct Plan {
     pub peers: Vec<Overlay>,
     /// Laboratories at a time.
     pub jobs: usize,
+    /// Where samples are kept, each as soon as it is taken.
+    pub samples: Option<PathBuf>,
+    /// Those that are there already count.
+    pub add: bool,
 }
 
 /// One sample that is to be taken.
-#[derive(Clone, Debug)]
-struct Job {
-    row: usize,
-    overlay: Overlay,
-    delay_ms: u32,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Job {
+    pub(super) row: usize,
+    pub(super) overlay: Overlay,
+    /// Which repetition it is.
+    pub(super) number: u32,
+    pub(super) delay_ms: u32,
+}
+
+impl Job {
+    fn is_same(&self, other: &Self) -> bool {
+        (self.row, self.number) == (other.row, other.number) && self.overlay == other.overlay
+    }
 }
 
 /// Takes one sample; to be called by process 1 of the laboratory's namespaces.
@@ -78,12 +91,44 @@ impl Plan {
             for overlay in self.overlays(what) {
                 for number in 0..self.repetitions(what, &overlay) {
                     let delay_ms = DELAYS_MS[number as usize % DELAYS_MS.len()];
-                    all.push((number, Job { row, overlay: overlay.clone(), delay_ms }));
+                    all.push(Job { row, overlay: overlay.clone(), number, delay_ms });
                 }
             }
         }
-        all.sort_by_key(|(number, job)| (ROWS[job.row].kind != Kind::Long, *number));
-        all.into_iter().map(|(_, job)| job).collect()
+        all.sort_by_key(|job| (ROWS[job.row].kind != Kind::Long, job.number));
+        all.into()
+    }
+
+    /// The samples of an earlier run that this one goes on with; without one, the file is emptied.
+    fn earlier(&self) -> Result<Vec<(Job, Outcome)>> {
+        let Some(file) = &self.samples else { return Ok(Vec::new()) };
+        if self.add && file.exists() {
+            return samples::read(file, &self.peers);
+        }
+        if let Some(directory) = file.parent() {
+            fs::create_dir_all(directory)?;
+        }
+        fs::write(file, "").with_context(|| format!("write {}", file.display()))?;
+        Ok(Vec::new())
+    }
+
+    /// The same with the overlays of samples that an earlier run took.
+    fn with_peers_of(&self, done: &[(Job, Outcome)]) -> Self {
+        let mut plan = self.clone();
+        for (job, _) in done {
+            if job.overlay != Overlay::Rongate && !plan.peers.contains(&job.overlay) {
+                plan.peers.push(job.overlay.clone());
+            }
+        }
+        plan
+    }
+
+    fn keep(&self, job: &Job, outcome: &Outcome) {
+        let kept = self.samples.as_ref().map(|file| samples::append(file, job, outcome));
+        if let Some(Err(error)) = kept {
+            // The sample still counts in this run.
+            let _ = writeln!(io::stderr(), "not kept: {error:#}");
+        }
     }
 }
 
@@ -115,38 +160,62 @@ impl Pages {
 
 /// Runs everything; progress goes to standard error.
 pub fn all(plan: &Plan, notes: &[String]) -> Result<Pages> {
-    let jobs = plan.jobs();
-    let count = jobs.len();
-    let (queue, done) = (Mutex::new(jobs), Mutex::new(Vec::new()));
+    let earlier = plan.earlier()?;
+    let mut jobs = plan.jobs();
+    jobs.retain(|job| !earlier.iter().any(|(known, _)| known.is_same(job)));
+    let progress = Progress { count: jobs.len(), begun: clock::now() };
+    let (queue, done) = (Mutex::new(jobs), Mutex::new(earlier));
+    let before = lock(&done).len();
     std::thread::scope(|scope| {
         for _ in 0..plan.jobs.max(1) {
             scope.spawn(|| {
                 while let Some(job) = take(&queue) {
-                    let value = sample(&job);
-                    let mut done = done.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                    tell(done.len() + 1, count, &job, &value);
-                    done.push((job, value.ok()));
+                    let outcome = Outcome::new(&sample(&job));
+                    let mut done = lock(&done);
+                    plan.keep(&job, &outcome);
+                    done.push((job, outcome));
+                    progress.tell(done.len() - before, &done[done.len() - 1]);
                 }
             });
         }
     });
-    let done = done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let plan = &plan.with_peers_of(&done);
     Ok(Pages { page: page(plan, &done, notes), compact: compact(plan, &done) })
 }
 
-fn take(queue: &Mutex<VecDeque<Job>>) -> Option<Job> {
-    queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop_front()
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn tell(number: usize, count: usize, job: &Job, value: &Result<f64>) {
-    let Row { name, unit, .. } = ROWS[job.row];
-    let what = match value {
-        Ok(value) => format!("{value:.0} {unit}"),
-        Err(error) => format!("FAILED: {error:#}"),
-    };
-    let (overlay, delay) = (job.overlay.name(), job.delay_ms);
-    // Nobody may be reading.
-    let _ = writeln!(io::stderr(), "{number}/{count} {name}, {overlay}, {delay} ms: {what}");
+fn take(queue: &Mutex<VecDeque<Job>>) -> Option<Job> {
+    lock(queue).pop_front()
+}
+
+/// How far a run is.
+struct Progress {
+    count: usize,
+    begun: Instant,
+}
+
+impl Progress {
+    fn tell(&self, number: usize, (job, outcome): &(Job, Outcome)) {
+        let Row { name, unit, .. } = ROWS[job.row];
+        let what = match outcome {
+            Outcome::Value(value) => format!("{value:.0} {unit}"),
+            Outcome::Never => "never".to_owned(),
+            Outcome::Failed(why) => format!("FAILED: {why}"),
+        };
+        let (overlay, delay) = (job.overlay.name(), job.delay_ms);
+        let left = self.begun.elapsed() * (self.count - number) as u32 / number.max(1) as u32;
+        // Nobody may be reading.
+        let _ = writeln!(
+            io::stderr(),
+            "{number}/{} ({} min left) {name}, {overlay}, {delay} ms: {what}",
+            self.count,
+            left.as_secs().div_ceil(60)
+        );
+    }
 }
 
 /// One sample in a laboratory of its own.
@@ -163,7 +232,7 @@ fn sample(job: &Job) -> Result<f64> {
     finished.stdout.trim().parse().with_context(|| format!("printed {}", finished.stdout))
 }
 
-fn page(plan: &Plan, done: &[(Job, Option<f64>)], notes: &[String]) -> String {
+fn page(plan: &Plan, done: &[(Job, Outcome)], notes: &[String]) -> String {
     let mut page = String::from(
         "# Recovery\n\n\
          How long hosts are cut off, and how fast bad paths are left: real gateways in network\n\
@@ -184,24 +253,20 @@ fn page(plan: &Plan, done: &[(Job, Option<f64>)], notes: &[String]) -> String {
     page.push_str("## Every event\n\n");
     let others = plan.peers.is_empty();
     table(&mut page, plan, done, |row| others || row.kind != Kind::Compared);
+    failures(&mut page, done);
     for note in notes {
         let _ = write!(page, "\n{note}\n");
     }
     page
 }
 
-fn table(
-    page: &mut String,
-    plan: &Plan,
-    done: &[(Job, Option<f64>)],
-    wanted: impl Fn(&Row) -> bool,
-) {
+fn table(page: &mut String, plan: &Plan, done: &[(Job, Outcome)], wanted: impl Fn(&Row) -> bool) {
     page.push_str("| event | overlay | samples | unit | bar | p50 | p90 | worst |\n");
     page.push_str("|---|---|---|---|---|---|---|---|\n");
     for (at, row) in ROWS.iter().enumerate() {
         for overlay in plan.overlays(row).iter().filter(|_| wanted(row)) {
             let of_row = done.iter().filter(|(job, _)| job.row == at && job.overlay == *overlay);
-            let samples: Vec<Option<f64>> = of_row.map(|(_, value)| *value).collect();
+            let samples: Vec<Option<f64>> = of_row.map(|(_, outcome)| outcome.value()).collect();
             if samples.is_empty() {
                 continue;
             }
@@ -225,7 +290,23 @@ fn table(
     }
 }
 
-fn compact(plan: &Plan, done: &[(Job, Option<f64>)]) -> String {
+/// Why samples failed, in one line each.
+fn failures(page: &mut String, done: &[(Job, Outcome)]) {
+    let failed = done.iter().filter_map(|(job, outcome)| match outcome {
+        Outcome::Failed(why) => Some((job, why)),
+        Outcome::Value(_) | Outcome::Never => None,
+    });
+    for (at, (job, why)) in failed.enumerate() {
+        if at == 0 {
+            page.push_str("\nFailed samples, and what was told last:\n\n");
+        }
+        let last = why.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
+        let (name, overlay) = (ROWS[job.row].name, job.overlay.title());
+        let _ = writeln!(page, "- {name}, {overlay}, {} ms: {}", job.delay_ms, last.trim());
+    }
+}
+
+fn compact(plan: &Plan, done: &[(Job, Outcome)]) -> String {
     let overlays: Vec<&Overlay> = std::iter::once(&Overlay::Rongate).chain(&plan.peers).collect();
     let names: Vec<&str> = overlays.iter().map(|overlay| overlay.title()).collect();
     let mut text =
@@ -233,7 +314,7 @@ fn compact(plan: &Plan, done: &[(Job, Option<f64>)]) -> String {
     for (at, row) in ROWS.iter().enumerate().filter(|(_, row)| row.kind == Kind::Compared) {
         let cells = overlays.iter().map(|overlay| {
             let of_row = done.iter().filter(|(job, _)| job.row == at && job.overlay == **overlay);
-            let mut values: Vec<f64> = of_row.filter_map(|(_, value)| *value).collect();
+            let mut values: Vec<f64> = of_row.filter_map(|(_, outcome)| outcome.value()).collect();
             values.sort_by(f64::total_cmp);
             percentile(&values, 50)
         });
@@ -274,12 +355,12 @@ mod tests {
     #[test]
     fn the_page_counts_failures_and_endless_times() {
         let plan = Plan { repeat: 2, jobs: 1, ..Plan::default() };
-        let job = |row| Job { row, overlay: Overlay::Rongate, delay_ms: 5 };
+        let job = |row| Job { row, overlay: Overlay::Rongate, number: 0, delay_ms: 5 };
         let done = [
-            (job(0), Some(70.4)),
-            (job(0), Some(61.0)),
-            (job(0), None),
-            (job(1), Some(f64::INFINITY)),
+            (job(0), Outcome::Value(70.4)),
+            (job(0), Outcome::Value(61.0)),
+            (job(0), Outcome::Failed("the\nlaboratory | broke".into())),
+            (job(1), Outcome::Never),
         ];
         let page = page(&plan, &done, &["A note.".into()]);
         assert!(
@@ -290,5 +371,19 @@ mod tests {
             page.contains("| never | never | never |") && page.ends_with("\nA note.\n"),
             "{page}"
         );
+        assert!(page.contains("rongate, 5 ms: laboratory | broke\n"), "{page}");
+    }
+
+    #[test]
+    fn a_run_goes_on_where_another_one_ended() {
+        let plan = Plan { repeat: 2, ..Plan::default() };
+        let jobs = plan.jobs();
+        let known = jobs[0].clone();
+        let left = jobs.iter().filter(|job| !known.is_same(job)).count();
+        assert_eq!(left, jobs.len() - 1);
+        let babel = Overlay::Peer(Peer::Babel, PathBuf::new());
+        let done = [(Job { overlay: babel, ..known }, Outcome::Value(1.0))];
+        let page = page(&plan.with_peers_of(&done), &done, &[]);
+        assert!(page.contains("Babel (babeld") && page.contains("| 1 | ms gap |"), "{page}");
     }
 }
