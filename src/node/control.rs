@@ -239,8 +239,11 @@ impl Node {
         let proven = state.is_some_and(|state| state.prober.state() == Liveness::Up);
         let len = if proven { 0 } else { PROBE_BODY_LEN };
         // Of a dead way no answer is expected; but when all are dead, the peer may have lost its keys
-        // and not know where we are.
-        let alive = |state: &super::peer::PathState| state.prober.state() != Liveness::Down;
+        // and not know where we are. Nothing is asked of a way that no route leads over, so what was
+        // known of it last is no sign of life.
+        let alive = |state: &super::peer::PathState| {
+            state.routable && state.prober.state() != Liveness::Down
+        };
         if state.is_some_and(alive) || !self.peers[route.peer.usize()].paths.iter().any(alive) {
             self.tunnels.expect_answer(now, route.peer);
         }

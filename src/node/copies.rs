@@ -20,58 +20,64 @@ pub(super) const COPIES_PER_SUSPICION: u32 = 256 * 1024;
 /// The first packets of a flow, and of one that was silent for a second, go twice.
 const FIRST_PACKETS: u64 = 3;
 
-/// The copy ids that came from one peer. Ids count up for each sender; of each pair the first one
+/// The copy ids that came from one peer. Ids count up in each session; of each pair the first one
 /// passes.
 ///
-/// A sender that restarts begins anew somewhere else. Copies of its life before may still come, when
-/// a relay held them up, so they are told apart by a window of their own.
+/// Both copies of a packet are sealed with the keys of one session, so ids are told apart by it: a
+/// sender that restarts may begin anywhere, also just behind the ids of its life before.
 #[derive(Clone, Debug, Default)]
 pub(super) struct CopyWindow {
-    current: Option<Box<Life>>,
-    earlier: Option<Box<Life>>,
+    /// The newest session first.
+    sessions: [Option<Box<SessionCopies>>; Self::SESSIONS],
 }
 
-/// The ids of one life of the sender.
+/// The ids that came in one session.
 #[derive(Clone, Debug)]
-struct Life {
+struct SessionCopies {
+    /// Our index of the session.
+    receiver: u32,
     seen: [u64; Self::WORDS],
     /// The highest id.
     top: u32,
 }
 
 impl CopyWindow {
+    /// As many as keys are kept: the current ones, those before and those that come next.
+    const SESSIONS: usize = 3;
+
     pub(super) fn new() -> Self {
         Self::default()
     }
 
-    /// True for the first packet with this id. What is too old to tell counts as seen.
-    pub(super) fn admit(&mut self, id: u32) -> bool {
-        let lives = [&mut self.current, &mut self.earlier].into_iter().flatten();
-        if let Some(life) = lives.into_iter().find(|life| life.is_near(id)) {
-            return life.admit(id);
+    /// True for the first packet with this id in the session with our index `receiver`. What is too
+    /// old to tell counts as seen.
+    pub(super) fn admit(&mut self, receiver: u32, id: u32) -> bool {
+        let of = |session: &&mut Box<SessionCopies>| session.receiver == receiver;
+        if let Some(session) = self.sessions.iter_mut().flatten().find(of) {
+            return session.admit(id);
         }
-        let mut life = Life { seen: [0; Life::WORDS], top: id };
-        let first = life.admit(id);
-        self.earlier = self.current.replace(Box::new(life));
-        first
+        let fresh = SessionCopies { receiver, seen: [0; SessionCopies::WORDS], top: id };
+        self.sessions.rotate_right(1);
+        let place = &mut self.sessions[0];
+        let session = match place {
+            Some(session) => {
+                **session = fresh;
+                session
+            }
+            None => place.insert(Box::new(fresh)),
+        };
+        session.admit(id)
     }
 }
 
-impl Life {
+impl SessionCopies {
     const WORDS: usize = 128;
     const BITS: u32 = Self::WORDS as u32 * 64;
-    /// An id this far from the highest one is of another life.
-    const FAR: u32 = 1 << 20;
-
-    const fn is_near(&self, id: u32) -> bool {
-        let ahead = id.wrapping_sub(self.top);
-        ahead < Self::FAR || ahead.wrapping_neg() < Self::FAR
-    }
 
     fn admit(&mut self, id: u32) -> bool {
         let ahead = id.wrapping_sub(self.top);
         let behind = ahead.wrapping_neg();
-        if ahead < Self::FAR && ahead > 0 {
+        if ahead > 0 && ahead < 1 << 31 {
             if ahead >= Self::BITS {
                 self.seen = [0; Self::WORDS];
             } else {
@@ -257,49 +263,61 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
+    /// Our index of a session.
+    const NOW: u32 = 0x51;
+
     #[test]
     fn of_each_pair_the_first_passes_in_any_order() {
         let mut window = CopyWindow::new();
         for id in [u32::MAX - 1, 0, u32::MAX, 7, 3] {
-            assert!(window.admit(id), "{id}");
-            assert!(!window.admit(id), "{id}");
+            assert!(window.admit(NOW, id), "{id}");
+            assert!(!window.admit(NOW, id), "{id}");
         }
         for id in 8..100_000 {
-            assert!(window.admit(id));
+            assert!(window.admit(NOW, id));
         }
-        assert!(!window.admit(99_000) && !window.admit(50_000));
-        assert!(window.admit(100_500) && window.admit(100_300) && !window.admit(100_300));
+        assert!(!window.admit(NOW, 99_000) && !window.admit(NOW, 50_000));
+        assert!(window.admit(NOW, 100_500));
+        assert!(window.admit(NOW, 100_300) && !window.admit(NOW, 100_300));
     }
 
     #[test]
     fn a_jump_forgets_what_it_passes_and_nothing_else() {
-        for ahead in [1, 63, 64, Life::BITS - 1, Life::BITS, Life::BITS + 1, Life::FAR / 2] {
+        const BITS: u32 = SessionCopies::BITS;
+        for ahead in [1, 63, 64, BITS - 1, BITS, BITS + 1, 1 << 30] {
             let mut window = CopyWindow::new();
-            let seen: Vec<u32> = (0..Life::BITS).map(|n| 7_000_000 + n).collect();
-            assert!(seen.iter().all(|id| window.admit(*id)));
-            let top = 7_000_000 + Life::BITS - 1 + ahead;
-            assert!(window.admit(top) && !window.admit(top), "{ahead}");
-            let new = (1..Life::BITS.min(ahead)).filter(|back| window.admit(top - back)).count();
-            assert_eq!(new, Life::BITS.min(ahead) as usize - 1, "those between are new: {ahead}");
-            assert!(!seen.iter().any(|id| window.admit(*id)), "those before are not: {ahead}");
+            let seen: Vec<u32> = (0..BITS).map(|n| 7_000_000 + n).collect();
+            assert!(seen.iter().all(|id| window.admit(NOW, *id)));
+            let top = 7_000_000 + BITS - 1 + ahead;
+            assert!(window.admit(NOW, top) && !window.admit(NOW, top), "{ahead}");
+            let new = (1..BITS.min(ahead)).filter(|back| window.admit(NOW, top - back)).count();
+            assert_eq!(new, BITS.min(ahead) as usize - 1, "those between are new: {ahead}");
+            assert!(!seen.iter().any(|id| window.admit(NOW, *id)), "those before are not: {ahead}");
         }
     }
 
     #[test]
-    fn another_life_of_the_sender_begins_anew() {
-        let mut window = CopyWindow::new();
-        assert!(window.admit(5_000_000));
-        assert!(window.admit(3) && window.admit(4) && !window.admit(3));
-        assert!(!window.admit(4));
+    fn another_session_begins_anew_wherever_its_ids_begin() {
+        for begin in [3, 4_999_000, 4_990_000, 5_000_000, 5_000_001, 5_010_000] {
+            let mut window = CopyWindow::new();
+            assert!(window.admit(NOW, 5_000_000));
+            for id in begin..begin + 20_000 {
+                assert!(window.admit(NOW + 1, id), "{begin} {id}");
+                assert!(!window.admit(NOW + 1, id), "{begin} {id}");
+            }
+        }
     }
 
     #[test]
-    fn a_late_copy_of_the_life_before_does_not_open_the_window() {
+    fn a_late_copy_of_the_session_before_does_not_pass_again() {
         let mut window = CopyWindow::new();
-        assert!(window.admit(5_000_000) && window.admit(5_000_001));
-        assert!(window.admit(3));
-        assert!(!window.admit(5_000_000), "the second copy of the life before");
-        assert!(!window.admit(3));
+        assert!(window.admit(NOW, 5_000_000) && window.admit(NOW, 5_000_001));
+        for session in NOW + 1..NOW + CopyWindow::SESSIONS as u32 {
+            assert!(window.admit(session, 3));
+            assert!(!window.admit(NOW, 5_000_000), "the second copy of the session before");
+            assert!(!window.admit(session, 3));
+        }
+        assert!(window.admit(NOW, 5_000_002), "what a relay held up");
     }
 
     #[test]

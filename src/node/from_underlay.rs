@@ -254,7 +254,7 @@ impl Node {
         }
         let entry = &mut self.peers[peer.usize()];
         entry.arrivals.on_data(now, opened.path, range.len());
-        if payload.copy_id.is_some_and(|id| !entry.copies.admit(id)) {
+        if payload.copy_id.is_some_and(|id| !entry.copies.admit(header.receiver_index, id)) {
             return Err(DropReason::DuplicateCopy);
         }
         let (flags, ecn) = (opened.flags, Ecn::of_tos(arrival.tos));
