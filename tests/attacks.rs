@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod support;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -14,6 +16,7 @@ use rongate::sim::{LinkModel, Mesh, Simulator, Tapped};
 use rongate::telemetry::DropReason;
 use rongate::tunnel::{Identity, Source, Suites, TunnelConfig, Tunnels};
 use rongate::wire::{Control, ControlWriter, Flags, RelayRepr};
+use support::udp;
 
 const UPLINK: UplinkIndex = UplinkIndex(0);
 const INTERNET: Ipv4Addr = Ipv4Addr::new(8, 8, 8, 8);
@@ -41,15 +44,6 @@ fn running(mesh: Mesh) -> Simulator {
     simulator.take_tapped();
     simulator.take_deliveries();
     simulator
-}
-
-fn udp(from: (Ipv4Addr, u16), to: (Ipv4Addr, u16), payload: &[u8]) -> Vec<u8> {
-    let mut packet = Vec::new();
-    etherparse::PacketBuilder::ipv4(from.0.octets(), to.0.octets(), 64)
-        .udp(from.1, to.1)
-        .write(&mut packet, payload)
-        .unwrap();
-    packet
 }
 
 /// "Fragmentation needed" from `from` to `to` about `about`.

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod support;
+
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -9,6 +11,7 @@ use rongate::nat::NatConfig;
 use rongate::node::EgressConfig;
 use rongate::sim::{Delivery, LinkModel, Mesh, Simulator};
 use rongate::telemetry::DropReason;
+use support::udp;
 
 const SERVER: (Ipv4Addr, u16) = (Ipv4Addr::new(8, 8, 8, 8), 53);
 
@@ -29,15 +32,6 @@ fn overlay_with(change: impl FnOnce(&mut EgressConfig)) -> Simulator {
     simulator.run_for(Duration::from_secs(5));
     simulator.take_deliveries();
     simulator
-}
-
-fn udp(from: (Ipv4Addr, u16), to: (Ipv4Addr, u16), payload: &[u8]) -> Vec<u8> {
-    let mut packet = Vec::new();
-    etherparse::PacketBuilder::ipv4(from.0.octets(), to.0.octets(), 64)
-        .udp(from.1, to.1)
-        .write(&mut packet, payload)
-        .unwrap();
-    packet
 }
 
 fn address(packet: &[u8], at: usize) -> Ipv4Addr {
@@ -175,7 +169,7 @@ fn what_an_exit_denies_is_out_of_reach() {
         overlay_with(|egress| egress.denied.push("203.0.113.128/25".parse().unwrap()));
     let before = forbidden(&simulator);
     for (address, passes) in [([203, 0, 113, 127], 1), ([203, 0, 113, 128], 0)] {
-        simulator.send(0, &udp(host(), (address.into(), 53), b"may I?"));
+        simulator.send(0, &udp(host(), (Ipv4Addr::from(address), 53), b"may I?"));
         assert_eq!(delivered(&mut simulator, 1).len(), passes, "{address:?}");
     }
     assert_eq!(forbidden(&simulator), before + 1);

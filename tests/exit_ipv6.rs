@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod support;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
@@ -48,19 +50,7 @@ fn delivered(simulator: &mut Simulator, node: usize) -> Vec<Vec<u8>> {
 }
 
 fn udp(from: (IpAddr, u16), to: (IpAddr, u16), payload: &[u8]) -> Vec<u8> {
-    let mut packet = Vec::new();
-    match (from.0, to.0) {
-        (IpAddr::V4(a), IpAddr::V4(b)) => {
-            let builder = etherparse::PacketBuilder::ipv4(a.octets(), b.octets(), 64);
-            builder.udp(from.1, to.1).write(&mut packet, payload).unwrap();
-        }
-        (IpAddr::V6(a), IpAddr::V6(b)) => {
-            let builder = etherparse::PacketBuilder::ipv6(a.octets(), b.octets(), 64);
-            builder.udp(from.1, to.1).write(&mut packet, payload).unwrap();
-        }
-        _ => panic!("families differ"),
-    }
-    packet
+    support::udp(from, to, payload)
 }
 
 fn only(packets: &[Vec<u8>]) -> (Vec<u8>, Headers) {

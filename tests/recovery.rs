@@ -6,6 +6,8 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 #![expect(clippy::print_stdout, reason = "the table, for whoever asks for it")]
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -199,12 +201,7 @@ fn udp(from: Ipv4Addr, to: Ipv4Addr, number: u64) -> Vec<u8> {
 fn udp_of(len: usize, port: u16, from: Ipv4Addr, to: Ipv4Addr, number: u64) -> Vec<u8> {
     let mut payload = vec![0; len];
     payload[..8].copy_from_slice(&number.to_be_bytes());
-    let mut packet = Vec::new();
-    etherparse::PacketBuilder::ipv4(from.octets(), to.octets(), 64)
-        .udp(4000, port)
-        .write(&mut packet, &payload)
-        .unwrap();
-    packet
+    support::udp((from, 4000), (to, port), &payload)
 }
 
 /// The value that so many percent of the samples do not exceed.

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod support;
+
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -11,13 +13,9 @@ use rongate::sim::{LinkModel, Mesh, Simulator};
 
 /// A UDP packet with `len` bytes of payload, the first one being `mark`.
 fn udp(from: Ipv4Addr, to: Ipv4Addr, mark: u8, len: usize) -> Vec<u8> {
-    let mut packet = Vec::new();
     let mut payload = vec![0; len];
     payload[0] = mark;
-    etherparse::PacketBuilder::ipv4(from.octets(), to.octets(), 64)
-        .udp(4000, 53)
-        .write(&mut packet, &payload)
-        .unwrap();
+    let mut packet = support::udp((from, 4000), (to, 53), &payload);
     // The builder forbids fragmenting.
     packet[6] &= !0x40;
     set_ipv4_checksum(&mut packet);

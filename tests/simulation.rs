@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod support;
+
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -13,12 +15,7 @@ use rongate::time::Instant;
 
 /// A UDP packet from a host to a host; the payload is the time of sending.
 fn udp(from: Ipv4Addr, to: Ipv4Addr, at: Instant) -> Vec<u8> {
-    let mut packet = Vec::new();
-    etherparse::PacketBuilder::ipv4(from.octets(), to.octets(), 64)
-        .udp(4000, 4001)
-        .write(&mut packet, &at.as_micros().to_be_bytes())
-        .expect("a vector takes everything");
-    packet
+    support::udp((from, 4000), (to, 4001), &at.as_micros().to_be_bytes())
 }
 
 /// When a packet made by [`udp`] was sent, and from where to where.
