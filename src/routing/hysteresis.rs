@@ -123,7 +123,7 @@ impl FlapTable {
     pub(super) fn failed(&mut self, now: Instant, config: &FlapConfig, path: Path) {
         self.flaps.retain(|flap| now - flap.failed_at < config.forget);
         if self.flaps.iter().any(|flap| flap.path == path) {
-            self.observe(now, path, Liveness::Down);
+            self.observe(now, config, path, Liveness::Down);
             return;
         }
         if self.flaps.len() >= Self::MAX {
@@ -133,9 +133,21 @@ impl FlapTable {
     }
 
     /// Takes note of how a path does. To be called for each candidate in each recomputation: once
-    /// a path has failed in use, its further failures count although it is not in use.
-    pub(super) fn observe(&mut self, now: Instant, path: Path, state: Liveness) {
-        let Some(flap) = self.flaps.iter_mut().find(|flap| flap.path == path) else { return };
+    /// a path has failed in use, its further failures count although it is not in use, until it is
+    /// forgiven.
+    pub(super) fn observe(
+        &mut self,
+        now: Instant,
+        config: &FlapConfig,
+        path: Path,
+        state: Liveness,
+    ) {
+        let Some(at) = self.flaps.iter().position(|flap| flap.path == path) else { return };
+        let flap = &mut self.flaps[at];
+        if now - flap.failed_at >= config.forget {
+            self.flaps.remove(at);
+            return;
+        }
         match state {
             Liveness::Up => flap.up_since = flap.up_since.or(Some(now)),
             Liveness::Suspect => {}
@@ -217,13 +229,16 @@ mod tests {
             table.failed(now, &config, path);
             now += Duration::from_secs(7);
             assert!(table.barred_until(now, &config, path).is_some(), "still down");
-            table.observe(now, path, Liveness::Up);
+            table.observe(now, &config, path, Liveness::Up);
             pauses.push((table.barred_until(now, &config, path).unwrap() - now).as_secs());
             now += Duration::from_secs(3);
         }
         assert_eq!(pauses, [5, 20, 80, 120, 120, 120, 120, 120]);
         now += Duration::from_secs(300);
         assert_eq!(table.barred_until(now, &config, path), None);
+        table.observe(now, &config, path, Liveness::Down);
+        table.observe(now, &config, path, Liveness::Up);
+        assert_eq!(table.barred_until(now, &config, path), None, "forgiven, and not in use since");
         table.failed(now, &config, path);
         assert_eq!(table.failures(path), 1);
     }

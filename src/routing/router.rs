@@ -261,7 +261,7 @@ impl Router {
         if !self.peers[index].flaps.is_empty() {
             for candidate in &candidates {
                 let state = candidates::observed(candidate);
-                self.peers[index].flaps.observe(now, candidate.path, state);
+                self.peers[index].flaps.observe(now, &self.config.flap, candidate.path, state);
             }
         }
         let mut changed = false;
