@@ -1,7 +1,11 @@
 //! Reference models: naive, obviously right, and compared with the real thing after every step of
-//! a random sequence. Further ones stand beside their subjects: the timer wheel (`src/wheel.rs`),
-//! the replay window (`src/tunnel/window.rs`), the flow table, the first choice of a path, the
-//! coalescer and segmenter, the NAT (`src/nat/tests/model.rs`).
+//! a random sequence. Here: the link-state database, the choice of paths over time
+//! (`models/routing.rs`), a policy put in force while the overlay runs (`models/reload.rs`). Further
+//! ones stand beside their subjects: the timer wheel (`src/wheel.rs`), the replay window
+//! (`src/tunnel/window.rs`), the flow table, the first choice of a path, the coalescer and segmenter,
+//! the NAT (`src/nat/tests/model.rs`).
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -11,6 +15,11 @@ use rongate::id::{NodeId, PeerIndex};
 use rongate::metric::{LinkReport, Liveness, Loss};
 use rongate::routing::{Advertisement, LinkStateDatabase};
 use rongate::time::Instant;
+
+#[path = "models/reload.rs"]
+mod reload;
+#[path = "models/routing.rs"]
+mod routing;
 
 const ME: NodeId = NodeId(99);
 const PEERS: [NodeId; 3] = [NodeId(30), NodeId(10), NodeId(20)];

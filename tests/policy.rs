@@ -13,18 +13,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use proptest::prelude::*;
-use rongate::flow::{
-    Class, ClassMatch, Classes, Egress, ExitPoint, FlowKey, Group, Marks, Priority, Scope, TagSet,
-};
+use rongate::flow::{Class, ClassMatch, Classes, Egress, ExitPoint, FlowKey, Group, Marks, Scope};
 use rongate::id::{PeerIndex, UplinkIndex};
 use rongate::metric::Metric;
-use rongate::node::{ExitVia, Node, NodeConfig, NodePolicy, RelayConfig};
+use rongate::node::{ExitVia, Node, NodeConfig, NodePolicy};
 use rongate::path::Path;
-use rongate::routing::RouterConfig;
 use rongate::sim::{LinkModel, Mesh, Simulator, host};
 use rongate::telemetry::DropReason;
-use rongate::time::{Instant, WallClock};
 
 /// Site 0's peers: sites 1, 2 and 3.
 const FAR: PeerIndex = PeerIndex(0);
@@ -359,107 +354,4 @@ fn outages_are_accounted_for_and_so_is_what_the_direct_path_would_have_given() {
     let (availability, _) = known(&sim);
     assert_eq!((availability.outages, availability.unavoidable), (2, 1), "{availability:?}");
     assert!(availability.unreachable > Duration::from_secs(20), "{availability:?}");
-}
-
-/// Any policy of a node with three peers and two uplinks.
-fn any_policy() -> impl Strategy<Value = NodePolicy> {
-    let peers = || prop::option::of(prop::collection::btree_set(0u16..3, 0..3));
-    let scope = (peers(), peers(), prop::option::of(0u8..2), prop::option::of(0u16..4));
-    let scope = scope.prop_map(|(peers, relays, uplink, exit)| Scope {
-        peers: peers.map(|set| set.into_iter().map(PeerIndex).collect()),
-        relays: relays.map(|set| set.into_iter().map(PeerIndex).collect()),
-        uplinks: uplink.map(|uplink| vec![UplinkIndex(uplink)]),
-        exits: exit.map(|exit| match exit {
-            3 => vec![ExitPoint::Local],
-            peer => vec![ExitPoint::Peer(PeerIndex(peer))],
-        }),
-    });
-    let metric =
-        prop::sample::select(vec![Metric::Latency, Metric::Loss, Metric::Throughput, Metric::App]);
-    let port = 1u16..6;
-    let class = (port, scope.clone(), scope, metric, any::<(bool, bool)>(), 1u8..9).prop_map(
-        |(port, only, avoid, metric, (multipath, high), tag)| Class {
-            name: format!("class{port}"),
-            matches: Some(ClassMatch {
-                destination_ports: vec![port..=port],
-                ..ClassMatch::default()
-            }),
-            only,
-            avoid,
-            metric,
-            multipath,
-            tag,
-            priority: if high { Priority::High } else { Priority::Normal },
-            ..Class::default()
-        },
-    );
-    let via = prop::collection::vec(0u16..4, 0..3).prop_map(|via| {
-        let exit = |n| match n {
-            3 => ExitVia::Auto,
-            peer => ExitVia::Peer(PeerIndex(peer)),
-        };
-        via.into_iter().map(exit).collect::<Vec<_>>()
-    });
-    let relay = (peers(), prop::collection::vec(1u8..9, 0..3)).prop_map(|(allowed, refused)| {
-        let allowed = allowed.map(|set| set.into_iter().map(PeerIndex).collect());
-        RelayConfig { allowed, rate_bps: None, refused: refused.into_iter().collect::<TagSet>() }
-    });
-    let roles = prop::collection::vec(any::<(bool, bool)>(), 3);
-    (prop::collection::vec(class, 0..4), via, relay, roles).prop_map(
-        |(classes, internet_via, relay, roles)| NodePolicy {
-            classes: Classes::new(classes),
-            internet_via_ipv6: internet_via.clone(),
-            internet_via,
-            relay,
-            copies_bps: 1_000_000,
-            routing: RouterConfig::default(),
-            roles,
-        },
-    )
-}
-
-fn node_with(policy: &NodePolicy) -> Node {
-    let mesh = Mesh { exits: true, uplinks: 2, ..Mesh::default() };
-    let mut config = mesh.configs().remove(0);
-    config.classes = policy.classes.clone();
-    config.internet_via = policy.internet_via.clone();
-    config.internet_via_ipv6 = policy.internet_via_ipv6.clone();
-    config.relay = policy.relay.clone();
-    for (peer, (relay, egress)) in config.peers.iter_mut().zip(&policy.roles) {
-        (peer.relay, peer.egress) = (*relay, *egress);
-    }
-    Node::new(config, [3; 32], Instant::from_micros(1_000_000), WallClock(1 << 60))
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
-
-    /// A reload makes of a node what a start would have made of it.
-    #[test]
-    fn a_policy_put_in_force_is_as_if_it_had_always_been(
-        first in any_policy(),
-        second in any_policy(),
-        third in any_policy(),
-    ) {
-        let now = Instant::from_micros(2_000_000);
-        let mut node = node_with(&first);
-        for policy in [&second, &third] {
-            node.set_policy(now, policy.clone());
-            let fresh = node_with(policy);
-            prop_assert_eq!(
-                format!("{:?}", node.policy_summary()),
-                format!("{:?}", fresh.policy_summary())
-            );
-            for port in 0..7 {
-                let class = node.classify(&key(port), Marks::default());
-                prop_assert_eq!(class, fresh.classify(&key(port), Marks::default()));
-                for to in [Ipv4Addr::new(8, 8, 8, 8), Mesh::host(1, 5), Mesh::host(2, 5)] {
-                    prop_assert_eq!(
-                        node.egress_for(now, to.into(), class),
-                        fresh.egress_for(now, to.into(), class)
-                    );
-                }
-            }
-        }
-    }
 }

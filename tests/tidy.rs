@@ -236,3 +236,21 @@ fn the_tests_that_the_documentation_names_exist() {
     );
     assert!(missing.is_empty(), "docs/nat*.md name tests that do not exist: {missing:?}");
 }
+
+/// `scripts/mutants.sh` takes long to find out what this says at once.
+#[test]
+fn deliberate_faults_fit_the_source() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let list = fs::read_to_string(root.join("tests/mutants.txt")).unwrap();
+    let (mut file, mut faults) = (String::new(), 0);
+    for line in list.lines() {
+        if line.starts_with("src/") {
+            file = fs::read_to_string(root.join(line)).unwrap();
+        } else if let Some(old) = line.strip_prefix("- ") {
+            let found = file.matches(old).count();
+            assert_eq!(found, 1, "tests/mutants.txt: found {found} times, not once: {old}");
+            faults += 1;
+        }
+    }
+    assert!(faults >= 20, "{faults} deliberate faults");
+}

@@ -1,0 +1,480 @@
+//! The choice of paths over time: what a path costs, who is near-equal, margin, hold-down, back-off
+//! of paths that failed, detours around suspect ones.
+//!
+//! The model is asked for everything anew in each step, from what was said last and from the whole
+//! history of each path; only what was chosen, and when, is kept.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use rongate::id::{NodeId, PeerIndex, UplinkIndex};
+use rongate::metric::{LinkReport, Liveness, Loss, Metric};
+use rongate::path::{LinkId, Path};
+use rongate::routing::{Advertisement, Margin, PeerInfo, Router, RouterConfig};
+use rongate::time::Instant;
+
+const PEERS: usize = 4;
+const ME: NodeId = NodeId(99);
+/// The last peer may not relay.
+const MUTE: usize = PEERS - 1;
+
+const fn id(peer: usize) -> NodeId {
+    NodeId(50 - 10 * peer as u32)
+}
+
+const fn index(peer: usize) -> PeerIndex {
+    PeerIndex(peer as u16)
+}
+
+/// The link to each peer; those of two peers each leave by the same uplink.
+const fn link(peer: usize) -> LinkId {
+    LinkId { local: UplinkIndex(peer as u8 / 2), remote: UplinkIndex(0) }
+}
+
+/// Everything is looked at in every step.
+fn config() -> RouterConfig {
+    RouterConfig { pause: Duration::ZERO, idle_pause: Duration::ZERO, ..RouterConfig::default() }
+}
+
+fn router(config: RouterConfig) -> Router {
+    let peer = |peer| PeerInfo { id: id(peer), may_relay: peer != MUTE };
+    Router::new(config, ME, (0..PEERS).map(peer).collect(), 7)
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// Our prober on the link to a peer.
+    Direct(usize, Option<LinkReport>),
+    /// Our prober on the path to the first through the second.
+    Relayed(usize, usize, Option<LinkReport>),
+    /// What a peer says of its links to the others and, last, to us.
+    Says(usize, Vec<Option<LinkReport>>, bool),
+    Wait(u64),
+}
+
+fn any_report() -> impl Strategy<Value = LinkReport> {
+    let state = prop_oneof![
+        6 => Just(Liveness::Up),
+        1 => Just(Liveness::Suspect),
+        2 => Just(Liveness::Down)
+    ];
+    let loss = prop::sample::select(vec![0.0, 0.0, 0.0, 0.005, 0.02, 0.1]);
+    let ms = prop::sample::select(vec![10, 20, 21, 30, 40, 60, 61, 62, 100, 200]);
+    (ms, loss, state).prop_map(|(ms, loss, state)| LinkReport {
+        latency_us: ms * 1_000,
+        jitter_us: 0,
+        loss: Loss::from_fraction(loss),
+        state,
+    })
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let maybe = || prop::option::weighted(0.9, any_report());
+    let said = prop::collection::vec(maybe(), PEERS + 1);
+    let wait = prop_oneof![4 => 1..900u64, 4 => 900..7_000u64, 1 => 7_000..400_000u64];
+    prop_oneof![
+        4 => (0..PEERS, maybe()).prop_map(|(peer, report)| Step::Direct(peer, report)),
+        2 => (0..PEERS, 1..PEERS, maybe())
+            .prop_map(|(to, other, report)| Step::Relayed(to, (to + other) % PEERS, report)),
+        3 => (0..PEERS, said, prop::bool::weighted(0.1))
+            .prop_map(|(peer, said, full)| Step::Says(peer, said, full)),
+        4 => wait.prop_map(Step::Wait),
+    ]
+}
+
+/// What one way to a peer is like.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    path: Path,
+    report: LinkReport,
+    /// It may be chosen.
+    eligible: bool,
+    /// Who is on it may stay.
+    usable: bool,
+    /// We know it ourselves, not from others.
+    known: bool,
+    /// What a back-off counts: works, fails, or neither.
+    seen: Option<bool>,
+}
+
+/// What was seen of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    Works,
+    Fails,
+    FailsInUse,
+}
+
+/// What was decided for one peer and metric.
+#[derive(Clone, Copy, Debug, Default)]
+struct Choice {
+    chosen: Option<Path>,
+    detour: Option<Path>,
+    alternate: Option<Path>,
+    /// When it was last changed, but for the very first choice.
+    switched_at: Option<Instant>,
+    began: bool,
+}
+
+#[derive(Default)]
+struct Model {
+    direct: [Option<LinkReport>; PEERS],
+    relayed: BTreeMap<(usize, usize), (LinkReport, Instant)>,
+    said: BTreeMap<(usize, NodeId), LinkReport>,
+    /// When each peer spoke last, and whether it has room for relaying.
+    heard: [Option<(Instant, bool)>; PEERS],
+    choices: [[Choice; Metric::COUNT]; PEERS],
+    /// The first hop to each peer that was in use in the last step.
+    hops: [Option<Path>; PEERS],
+    /// What happened to each path to each peer.
+    stories: BTreeMap<(usize, Path), Vec<(Instant, What)>>,
+    /// This node's own order of relays to each peer, from 0 to 1.
+    order: BTreeMap<(usize, usize), f64>,
+}
+
+impl Model {
+    fn take(&mut self, now: Instant, step: &Step) {
+        match step {
+            Step::Direct(peer, report) => self.direct[*peer] = *report,
+            Step::Relayed(to, relay, Some(report)) => {
+                self.relayed.insert((*to, *relay), (*report, now));
+            }
+            Step::Relayed(to, relay, None) => {
+                self.relayed.remove(&(*to, *relay));
+            }
+            Step::Says(peer, said, full) => {
+                self.heard[*peer] = Some((now, !full));
+                for (node, report) in entries(*peer, said) {
+                    self.said.insert((*peer, node), report);
+                }
+            }
+            Step::Wait(_) => {}
+        }
+    }
+
+    /// What is too old is forgotten.
+    fn forget(&mut self, now: Instant) {
+        let config = config();
+        self.relayed.retain(|_, (_, at)| now - *at <= config.measurement_expiry);
+        for peer in 0..PEERS {
+            if self.heard[peer].is_some_and(|(at, _)| now - at > config.advertisement_expiry) {
+                self.heard[peer] = None;
+                self.said.retain(|(origin, _), _| *origin != peer);
+            }
+        }
+    }
+
+    /// Our link to a peer: time and loss are the worse of what both ends say.
+    fn own_link(&self, peer: usize) -> Option<LinkReport> {
+        let ours = self.direct[peer]?;
+        Some(ours.measured_worse(self.said.get(&(peer, ME)).copied()))
+    }
+
+    /// What a relay's link to a peer is said to be like: alive or not is the relay's word.
+    fn their_link(&self, relay: usize, to: usize) -> Option<LinkReport> {
+        let there = *self.said.get(&(relay, id(to)))?;
+        Some(there.measured_worse(self.said.get(&(to, id(relay))).copied()))
+    }
+
+    fn ways(&self, to: usize) -> Vec<Way> {
+        let direct = self.own_link(to).map(|report| Way {
+            path: Path::Direct(link(to)),
+            report,
+            eligible: report.state == Liveness::Up,
+            usable: report.state != Liveness::Down,
+            known: true,
+            seen: match report.state {
+                Liveness::Up => Some(true),
+                Liveness::Suspect => None,
+                Liveness::Down => Some(false),
+            },
+        });
+        let relays = (0..PEERS).filter(|&relay| relay != to);
+        direct.into_iter().chain(relays.map(|relay| self.way_by(relay, to))).collect()
+    }
+
+    fn way_by(&self, relay: usize, to: usize) -> Way {
+        let path = Path::Via(index(relay));
+        let no = |seen| Way {
+            path,
+            report: LinkReport { latency_us: u32::MAX, ..LinkReport::default() },
+            eligible: false,
+            usable: false,
+            known: false,
+            seen,
+        };
+        if relay == MUTE {
+            return no(None);
+        }
+        let Some(hop) = self.own_link(relay).filter(|hop| hop.state != Liveness::Down) else {
+            return no(Some(false));
+        };
+        let told = self.their_link(relay, to);
+        let both = told.map(|told| hop.then(told));
+        let in_use = self.choices[to].iter().any(|choice| choice.chosen == Some(path));
+        let measured = self.relayed.get(&(to, relay)).map(|(report, _)| {
+            let mut report = *report;
+            report.state = report.state.max(hop.state);
+            if let (false, Some(both)) = (in_use, both) {
+                report.loss = report.loss.max(both.loss);
+            }
+            report
+        });
+        let Some(report) = measured.or(both) else { return no(Some(false)) };
+        let told_up = told.is_some_and(|told| told.state == Liveness::Up);
+        let room = self.heard[relay].is_some_and(|(_, room)| room);
+        let eligible = report.state == Liveness::Up && told_up && room;
+        let down = report.state == Liveness::Down;
+        let seen = if eligible { Some(true) } else { down.then_some(false) };
+        Way { path, report, eligible, usable: !down, known: measured.is_some(), seen }
+    }
+
+    /// Until when a path is not returned to without need: it failed in use, and each failure since
+    /// makes the pause after its return four times as long.
+    fn is_barred(&self, now: Instant, peer: usize, path: Path) -> bool {
+        let flap = config().flap;
+        // Failures that are remembered, the last one, and since when it works again.
+        let mut memory: Option<(u32, Instant, Option<Instant>)> = None;
+        for &(at, what) in self.stories.get(&(peer, path)).into_iter().flatten() {
+            memory = match memory.filter(|(_, last, _)| at - *last < flap.forget) {
+                None => (what == What::FailsInUse).then_some((1, at, None)),
+                Some((count, last, since)) if what == What::Works => {
+                    Some((count, last, since.or(Some(at))))
+                }
+                Some((count, _, Some(_))) => Some((count + 1, at, None)),
+                Some(down) => Some(down),
+            };
+        }
+        let Some((count, last, since)) = memory else { return false };
+        let pause = flap.base * flap.factor.pow((count - 1).min(6));
+        now - last < flap.forget && since.unwrap_or(now) + pause.min(flap.longest) > now
+    }
+
+    fn note(&mut self, now: Instant, peer: usize, path: Path, what: What) {
+        self.stories.entry((peer, path)).or_default().push((now, what));
+    }
+
+    fn decide(&mut self, now: Instant) {
+        self.forget(now);
+        for peer in 0..PEERS {
+            // A link that works is in use as the first hop of paths through the peer.
+            let works = self.direct[peer].is_some_and(|link| link.state != Liveness::Down);
+            let hop = works.then_some(Path::Direct(link(peer)));
+            if let (Some(path), None) = (self.hops[peer], hop) {
+                self.note(now, peer, path, What::FailsInUse);
+            }
+            self.hops[peer] = hop;
+        }
+        for peer in 0..PEERS {
+            let ways = self.ways(peer);
+            for way in &ways {
+                if let Some(works) = way.seen {
+                    let what = if works { What::Works } else { What::Fails };
+                    self.note(now, peer, way.path, what);
+                }
+            }
+            for metric in Metric::ALL {
+                let before = self.choices[peer][metric as usize];
+                let after = self.decide_one(now, peer, metric, &ways, before);
+                self.choices[peer][metric as usize] = after;
+                let usable = |path| ways.iter().any(|way| way.path == path && way.usable);
+                if let Some(path) = before.chosen.filter(|&path| !usable(path)) {
+                    self.note(now, peer, path, What::FailsInUse);
+                }
+            }
+        }
+    }
+
+    fn decide_one(
+        &self,
+        now: Instant,
+        peer: usize,
+        metric: Metric,
+        ways: &[Way],
+        before: Choice,
+    ) -> Choice {
+        let margin = margin(metric);
+        let rank = |way: &Way| self.rank(peer, metric, way, ways);
+        let find = |path: Option<Path>| ways.iter().find(|way| Some(way.path) == path);
+        let best = |allowed: &dyn Fn(&&Way) -> bool| {
+            ways.iter().filter(allowed).min_by(|a, b| rank(a).total_cmp(&rank(b)))
+        };
+        let free = |way: &&Way| way.eligible && !self.is_barred(now, peer, way.path);
+        let mut after = before;
+        match find(before.chosen).filter(|way| way.usable) {
+            Some(current) if current.report.state == Liveness::Up => {
+                let hold_down = config().hysteresis.hold_down;
+                let held = before.switched_at.is_some_and(|at| now < at + hold_down);
+                let rival = best(&|way| free(way) && way.path != current.path);
+                if let Some(rival) = rival.filter(|rival| beats(margin, rank(current), rank(rival)))
+                    && !held
+                {
+                    (after.chosen, after.switched_at) = (Some(rival.path), Some(now));
+                }
+            }
+            // What is suspect is waited for, on a detour.
+            Some(_) => {}
+            None => {
+                let detour = find(before.detour).filter(|way| way.eligible);
+                let fresh = best(&free);
+                let stay = detour.filter(|detour| {
+                    fresh.is_some_and(|fresh| !beats(margin, rank(detour), rank(fresh)))
+                });
+                let last_resort = || best(&|way| way.usable && way.known);
+                let next = stay.or(fresh).or_else(|| best(&|way| way.eligible));
+                after.chosen = next.or_else(last_resort).map(|way| way.path);
+                if after.chosen.is_some() || before.chosen.is_some() {
+                    // The first choice may be corrected at once.
+                    after.switched_at = before.began.then_some(now);
+                    after.began = true;
+                }
+            }
+        }
+        let others = |way: &&Way| way.eligible && Some(way.path) != after.chosen;
+        let uplink = |path| self.uplink(path);
+        let apart = |way: &&Way| others(way) && uplink(Some(way.path)) != uplink(after.chosen);
+        let other = after.chosen.and_then(|_| best(&apart).or_else(|| best(&others)));
+        let doubted = find(after.chosen).is_some_and(|way| way.report.state != Liveness::Up);
+        (after.detour, after.alternate) = match other.map(|way| way.path) {
+            Some(other) if doubted => (Some(other), after.chosen),
+            other => (None, other),
+        };
+        after
+    }
+
+    fn uplink(&self, path: Option<Path>) -> Option<UplinkIndex> {
+        match path? {
+            Path::Direct(link) => Some(link.local),
+            Path::Via(relay) => match self.hops[relay.usize()]? {
+                Path::Direct(link) => Some(link.local),
+                Path::Via(_) => None,
+            },
+        }
+    }
+
+    /// The cost, and for relays a part of what counts as near-equal by this node's own order.
+    fn rank(&self, peer: usize, metric: Metric, way: &Way, ways: &[Way]) -> f64 {
+        let cost = |way: &Way| config().cost.cost(metric, &way.report);
+        let least = ways.iter().filter(|way| way.eligible).map(cost).fold(f64::INFINITY, f64::min);
+        let near = if least.is_finite() { near(margin(metric), least) } else { 0.0 };
+        let order = way.path.relay().map_or(0.0, |relay| self.order[&(peer, relay.usize())]);
+        cost(way) + near * order
+    }
+}
+
+fn margin(metric: Metric) -> Margin {
+    let hysteresis = config().hysteresis;
+    match metric {
+        Metric::Latency | Metric::App => hysteresis.latency,
+        Metric::Loss => hysteresis.loss,
+        Metric::Throughput => hysteresis.throughput,
+    }
+}
+
+/// Both parts of the margin.
+fn beats(margin: Margin, incumbent: f64, challenger: f64) -> bool {
+    let gain = incumbent - challenger;
+    challenger < incumbent * (1.0 - margin.relative) && gain >= margin.absolute
+}
+
+/// Half of the relative margin, or of a larger absolute one, never more than the former.
+fn near(margin: Margin, least: f64) -> f64 {
+    let relative = least * margin.relative;
+    relative.min(margin.absolute.max(relative / 4.0)) / 2.0
+}
+
+fn entries(peer: usize, said: &[Option<LinkReport>]) -> Vec<(NodeId, LinkReport)> {
+    let of = |(other, report): (usize, &Option<LinkReport>)| {
+        let node = if other == PEERS { ME } else { id(other) };
+        report.filter(|_| other != peer).map(|report| (node, report))
+    };
+    said.iter().enumerate().filter_map(of).collect()
+}
+
+/// This node's order of relays, as it shows where all are equally good.
+fn order() -> BTreeMap<(usize, usize), f64> {
+    let now = Instant::from_micros(1);
+    let mut order = BTreeMap::new();
+    for to in 0..PEERS {
+        let mut router = router(config());
+        let report =
+            |latency_us| LinkReport { latency_us, state: Liveness::Up, ..LinkReport::default() };
+        for peer in (0..PEERS).filter(|&peer| peer != to) {
+            router.update_direct(now, index(peer), link(peer), Some(report(20_000)));
+            let said = vec![Some(report(40_000)); PEERS];
+            say(&mut router, now, 1, peer, &said, false);
+        }
+        router.recompute(now, &mut Vec::new());
+        let story = router.explain(now, index(to), Metric::Latency).unwrap();
+        for way in story.candidates.iter().filter(|way| way.path.relay() != Some(index(MUTE))) {
+            let relay = way.path.relay().unwrap().usize();
+            order.insert(
+                (to, relay),
+                (way.rank - way.cost) / near(margin(Metric::Latency), 60_000.0),
+            );
+        }
+        order.insert((to, MUTE), 0.0);
+    }
+    assert!(order.values().all(|part| (0.0..1.0).contains(part)), "{order:?}");
+    order
+}
+
+fn say(
+    router: &mut Router,
+    now: Instant,
+    seq: u32,
+    peer: usize,
+    said: &[Option<LinkReport>],
+    full: bool,
+) {
+    let spare_relay_kbit = if full { 0 } else { u32::MAX };
+    let part = Advertisement { epoch: 1, seq, part: 0, parts: 1, delta: false, spare_relay_kbit };
+    router.apply(now, index(peer), &part, entries(peer, said));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn paths_are_chosen_left_and_returned_to_as_the_rules_say(
+        steps in prop::collection::vec(any_step(), 1..120),
+    ) {
+        let mut router = router(config());
+        let mut model = Model { order: order(), ..Model::default() };
+        let mut now = Instant::from_micros(1_000_000);
+        for (seq, step) in (1..).zip(&steps) {
+            match step {
+                Step::Direct(peer, report) => {
+                    router.update_direct(now, index(*peer), link(*peer), *report);
+                }
+                Step::Relayed(to, relay, report) => {
+                    router.update_relayed(now, index(*to), index(*relay), *report);
+                }
+                Step::Says(peer, said, full) => say(&mut router, now, seq, *peer, said, *full),
+                Step::Wait(ms) => now += Duration::from_millis(*ms),
+            }
+            model.take(now, step);
+            router.recompute(now, &mut Vec::new());
+            model.decide(now);
+            for peer in 0..PEERS {
+                for metric in Metric::ALL {
+                    let choice = &model.choices[peer][metric as usize];
+                    let wanted = (
+                        choice.detour.or(choice.chosen),
+                        choice.alternate,
+                        choice.detour.and(choice.chosen),
+                    );
+                    let to = index(peer);
+                    let got =
+                        (router.path(to, metric), router.alternate(to, metric), router.suspected(to, metric));
+                    prop_assert_eq!(
+                        got, wanted,
+                        "step {} at {}: to {} by {}: {:?}",
+                        seq, now, peer, metric, router.explain(now, to, metric)
+                    );
+                }
+            }
+        }
+    }
+}
