@@ -210,6 +210,11 @@ impl FragmentTable {
         }
     }
 
+    /// Fragments that are held, and those whose loss nobody took yet.
+    pub(super) const fn unaccounted(&self) -> u64 {
+        self.holding as u64 + self.lost
+    }
+
     pub(super) fn take_lost(&mut self) -> u64 {
         std::mem::take(&mut self.lost)
     }

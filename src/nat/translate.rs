@@ -274,6 +274,11 @@ impl Nat {
         self.fragments.take_released(frame)
     }
 
+    /// Fragments that wait for the first one of their packet, or of whose loss nothing was said yet.
+    pub fn fragments_held(&self) -> u64 {
+        self.fragments.unaccounted()
+    }
+
     /// Fragments that were held and whose first one never came, since the last call.
     pub fn take_lost_fragments(&mut self) -> u64 {
         self.fragments.take_lost()

@@ -10,6 +10,8 @@ use std::collections::BTreeSet;
 
 use super::turn::Input;
 use super::{Delivery, NodeNumber};
+use crate::nat::Nat;
+use crate::node::Node;
 use crate::telemetry::{Counters, Tally};
 use crate::time::Instant;
 use crate::wire::relay::HOP_LIMIT;
@@ -23,10 +25,26 @@ const REMEMBERED: usize = 20_000;
 /// More faults than this are not told.
 const FAULTS_MAX: usize = 20;
 
+/// What a node says of itself.
+#[derive(Clone, Copy)]
+pub(super) struct Books<'a> {
+    counters: &'a Counters,
+    /// Fragments that its NAT holds.
+    held: u64,
+}
+
+impl<'a> Books<'a> {
+    pub(super) fn of(node: &'a Node) -> Self {
+        Self { counters: node.counters(), held: node.nat().map_or(0, Nat::fragments_held) }
+    }
+}
+
 /// The audit's books.
 #[derive(Debug, Default)]
 pub struct Audit {
     before: Counters,
+    /// Fragments that its NAT held when the turn began.
+    held: u64,
     /// What left for the last hop, by its inner header: two generations.
     relayed: [BTreeSet<[u8; 16]>; 2],
     faults: Vec<String>,
@@ -51,8 +69,9 @@ impl Audit {
     }
 
     /// A turn begins.
-    pub(super) fn begin(&mut self, counters: &Counters) {
-        self.before = counters.clone();
+    pub(super) fn begin(&mut self, books: Books<'_>) {
+        self.before = books.counters.clone();
+        self.held = books.held;
     }
 
     /// A datagram leaves.
@@ -76,14 +95,14 @@ impl Audit {
     pub(super) fn end(
         &mut self,
         now: Instant,
-        node: NodeNumber,
+        number: NodeNumber,
         input: Input<'_>,
-        after: &Counters,
+        books: Books<'_>,
         sent: Tally,
         delivered: &[Delivery],
     ) {
         self.turns += 1;
-        let before = &self.before;
+        let (before, after) = (&self.before, books.counters);
         let mut received = Tally::default();
         if let Input::Datagrams(arrived) = input {
             for arriving in arrived {
@@ -100,28 +119,30 @@ impl Audit {
         let counted_received = delta(after.underlay_rx, before.underlay_rx);
         let to_tun = delta(after.tun_tx, before.tun_tx).packets;
         if counted_sent != sent {
-            self.fault(now, node, &format!("sent {sent:?}, but counted {counted_sent:?}"));
+            self.fault(now, number, &format!("sent {sent:?}, but counted {counted_sent:?}"));
         }
         if counted_received != received {
             let words = format!("received {received:?}, but counted {counted_received:?}");
-            self.fault(now, node, &words);
+            self.fault(now, number, &words);
         }
         // ICMP errors that the node itself makes are no traffic of anybody.
         let written = delivered.iter().filter(|delivery| contains_mark(&delivery.packet)).count();
         if !(written..=delivered.len()).contains(&(to_tun as usize)) {
             let words = format!("counted {to_tun} packets to the TUN, wrote {}", delivered.len());
-            self.fault(now, node, &words);
+            self.fault(now, number, &words);
         }
-        let out_of_it = dropped + sent.packets + delivered.len() as u64;
+        let kept = books.held.saturating_sub(self.held);
+        let out_of_it = dropped + sent.packets + delivered.len() as u64 + kept;
         let due = must_show(input);
         if out_of_it < due {
-            let words = format!("of {due} packets {out_of_it} left or were dropped with a reason");
-            self.fault(now, node, &words);
+            let words =
+                format!("of {due} packets {out_of_it} left, wait, or were dropped with a reason");
+            self.fault(now, number, &words);
         }
     }
 }
 
-/// How many packets of what came in must be sent, delivered or dropped in the same turn. A part of
+/// How many packets of what came in must be sent, held, delivered or dropped in the same turn. A part of
 /// a split packet is kept, a control message or handshake is understood, and of the frames of one
 /// turn several may leave in one datagram.
 fn must_show(input: Input<'_>) -> u64 {
@@ -170,6 +191,10 @@ mod tests {
 
     const NOW: Instant = Instant::from_micros(1);
 
+    fn books(counters: &Counters) -> Books<'_> {
+        Books { counters, held: 0 }
+    }
+
     #[test]
     fn plaintext_on_the_wire_is_seen() {
         let mut audit = Audit::default();
@@ -212,16 +237,19 @@ mod tests {
     fn counters_that_do_not_add_up_are_seen() {
         let mut audit = Audit::default();
         let (mut after, none) = (Counters::default(), Tally::default());
-        audit.begin(&after);
-        audit.end(NOW, 0, Input::Frames, &after, none, &[]);
+        audit.begin(books(&after));
+        audit.end(NOW, 0, Input::Frames, books(&after), none, &[]);
         assert_eq!(audit.faults().len(), 1, "nothing became of the frame");
         after.drop(crate::telemetry::DropReason::NoRoute);
-        audit.end(NOW, 0, Input::Frames, &after, none, &[]);
-        assert_eq!(audit.faults().len(), 1);
+        audit.end(NOW, 0, Input::Frames, books(&after), none, &[]);
+        let held = Books { held: 1, ..books(&after) };
+        audit.begin(books(&after));
+        audit.end(NOW, 0, Input::Frames, held, none, &[]);
+        assert_eq!(audit.faults().len(), 1, "it waits");
         after.underlay_tx.add(1, 100);
-        audit.end(NOW, 0, Input::Timer, &after, none, &[]);
+        audit.end(NOW, 0, Input::Timer, books(&after), none, &[]);
         assert_eq!(audit.faults().len(), 2, "nothing was sent");
-        assert_eq!(audit.turns(), 3);
+        assert_eq!(audit.turns(), 4);
     }
 
     #[test]
@@ -236,13 +264,13 @@ mod tests {
         };
         let arrived = [arriving(), arriving()];
         let mut after = Counters::default();
-        audit.begin(&after);
+        audit.begin(books(&after));
         after.underlay_rx.add(2, 2 * arrived[0].bytes.len() as u64);
         after.drop(crate::telemetry::DropReason::Forged);
-        audit.end(NOW, 0, Input::Datagrams(&arrived), &after, Tally::default(), &[]);
+        audit.end(NOW, 0, Input::Datagrams(&arrived), books(&after), Tally::default(), &[]);
         assert_eq!(audit.faults().len(), 1, "one of two vanished");
         after.drop(crate::telemetry::DropReason::Forged);
-        audit.end(NOW, 0, Input::Datagrams(&arrived), &after, Tally::default(), &[]);
+        audit.end(NOW, 0, Input::Datagrams(&arrived), books(&after), Tally::default(), &[]);
         assert_eq!(audit.faults().len(), 1);
     }
 }

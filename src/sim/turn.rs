@@ -1,5 +1,6 @@
 //! One turn of a node: what comes in, what comes out of it, and where that goes.
 
+use super::audit::Books;
 use super::{
     Arriving, BACKLOG_MAX, Delivery, Frame, Happening, NodeNumber, RX_SLOTS, Simulator, Tapped,
 };
@@ -34,7 +35,7 @@ impl Simulator {
         let before = self.deliveries.len();
         let Some(node) = self.nodes[number].node.as_mut() else { return };
         if let Some(audit) = &mut self.audit {
-            audit.begin(node.counters());
+            audit.begin(Books::of(node));
         }
         for (mut frame, vnet) in frames {
             self.make_room(number);
@@ -101,7 +102,7 @@ impl Simulator {
             let taken = fill(&mut self.rx, &arrived[done..], |at| clock.local(at));
             self.carried += taken as u64;
             if let Some(audit) = &mut self.audit {
-                audit.begin(node.counters());
+                audit.begin(Books::of(node));
             }
             node.handle_datagrams(clock.local(self.now), &mut self.rx, &mut self.out);
             let input = Input::Datagrams(&arrived[done..done + taken]);
@@ -137,7 +138,7 @@ impl Simulator {
             return self.arm(number);
         }
         if let Some(audit) = &mut self.audit {
-            audit.begin(node.counters());
+            audit.begin(Books::of(node));
         }
         node.handle_timeout(now, wall, &mut self.out);
         self.count_turn(number);
@@ -161,7 +162,7 @@ impl Simulator {
         let sent = std::mem::take(&mut self.sent);
         if let (Some(audit), Some(node)) = (&mut self.audit, &self.nodes[number].node) {
             let delivered = &self.deliveries[deliveries_before..];
-            audit.end(self.now, number, input, node.counters(), sent, delivered);
+            audit.end(self.now, number, input, Books::of(node), sent, delivered);
         }
         self.out.clear();
         self.arm(number);
