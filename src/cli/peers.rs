@@ -27,7 +27,10 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         return output::write_json(&status["peers"].take());
     }
     control_client::show(&arguments.gateway, &Request::Status, false, |status: &Status| {
-        format!("{}\n{}", table(status).render(), links(status).render())
+        let faults = faults(status);
+        let faults =
+            if faults.is_empty() { String::new() } else { format!("\n{}", faults.render()) };
+        format!("{}\n{}{faults}", table(status).render(), links(status).render())
     })
 }
 
@@ -96,6 +99,24 @@ fn links(status: &Status) -> Table {
                 link.mtu.map_or_else(|| "-".into(), |mtu| mtu.to_string()),
                 span(link.last_heard_ms.map(|ms| ms / 1_000.0)),
             ]);
+        }
+    }
+    table
+}
+
+/// What is wrong with links, where anything is known to be.
+pub(super) fn faults(status: &Status) -> Table {
+    let mut table = Table::new(&["FAULT", "UPLINK", "ENDPOINT", "WHAT"]);
+    for peer in &status.peers {
+        for link in &peer.links {
+            if let Some(fault) = &link.fault {
+                table.row([
+                    peer.name.clone(),
+                    link.uplink.clone(),
+                    link.endpoint.clone().unwrap_or_else(|| "-".into()),
+                    fault.text.clone(),
+                ]);
+            }
         }
     }
     table

@@ -33,10 +33,20 @@ fn render(status: &Status) -> String {
     text += &peers::table(status).render();
     text += "\n";
     text += &traffic(status).render();
+    let faults = peers::faults(status);
+    if !faults.is_empty() {
+        text += "\n";
+        text += &faults.render();
+    }
     let outages = outages(status);
     if !outages.is_empty() {
         text += "\n";
         text += &outages.render();
+    }
+    let regret = regret(status);
+    if !regret.is_empty() {
+        text += "\n";
+        text += &regret.render();
     }
     let drops = drops(status);
     if !drops.is_empty() {
@@ -116,6 +126,33 @@ fn outages(status: &Status) -> Table {
     table
 }
 
+/// What relaying gained and cost, of the peers that were reached through relays.
+fn regret(status: &Status) -> Table {
+    let mut table = Table::new(&[
+        "RELAYED",
+        ">PACKETS",
+        ">RESCUED",
+        ">ms SAVED",
+        ">ms LOST",
+        ">LOSSES AVOIDED",
+    ]);
+    for peer in &status.peers {
+        let regret = &peer.regret;
+        let compared = regret.relayed_packets.saturating_sub(regret.rescued_packets).max(1) as f64;
+        if regret.relayed_packets > 0 {
+            table.row([
+                peer.name.clone(),
+                count(regret.relayed_packets),
+                count(regret.rescued_packets),
+                figure(Some(regret.saved_ms / compared), 1),
+                figure(Some(regret.lost_ms / compared), 1),
+                figure(Some(regret.losses_avoided), 0),
+            ]);
+        }
+    }
+    table
+}
+
 fn drops(status: &Status) -> Table {
     let mut drops: Vec<_> = status.drops.iter().filter(|(_, count)| **count > 0).collect();
     drops.sort_by_key(|(name, count)| (std::cmp::Reverse(**count), name.as_str()));
@@ -142,6 +179,7 @@ pub(super) mod tests {
             loss: Some(0.0021),
             mtu: Some(1500),
             last_heard_ms: Some(112.0),
+            fault: None,
         };
         let direct = PathStatus {
             metric: Some(38.0),
@@ -189,6 +227,28 @@ pub(super) mod tests {
                 .into(),
             ..Default::default()
         }
+    }
+
+    #[test]
+    fn faults_and_regret_are_shown_where_there_are_any() {
+        let mut status = example();
+        let text = "what we send does not arrive, what it sends does";
+        status.peers[1].links[0].fault =
+            Some(FaultStatus { text: text.into(), ..Default::default() });
+        status.peers[1].regret = RegretStatus {
+            relayed_packets: 30,
+            rescued_packets: 10,
+            saved_ms: 50.0,
+            lost_ms: 8.0,
+            losses_avoided: 3.0,
+            ..Default::default()
+        };
+        let shown = render(&status);
+        assert!(shown.contains(&format!("aros   isp1    -         {text}\n")), "{shown}");
+        assert!(
+            shown.contains("aros          30       10       2.5      0.4               3\n"),
+            "{shown}"
+        );
     }
 
     #[test]

@@ -8,6 +8,7 @@
 
 mod account;
 mod explain;
+mod fault;
 mod metric;
 mod nat;
 
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use account::{AvailabilityStatus, RegretStatus, SpanStatus};
 pub use explain::{Explanation, ExplanationStep, RoutingStatus};
+pub use fault::{Direction, FaultStatus, Shared};
 pub use metric::{AppValueList, AppValueStatus};
 pub use nat::{
     NAT_LIMIT_MAX, NAT_SEARCH_MAX, NatFilter, NatHostList, NatHostStatus, NatMappingList,
@@ -252,6 +254,9 @@ pub struct LinkStatus {
     pub mtu: Option<u32>,
     /// Milliseconds since an authentic datagram came over it.
     pub last_heard_ms: Option<f64>,
+    /// What is wrong with it; null when nothing is known to be, and for one that never worked.
+    #[serde(default)]
+    pub fault: Option<FaultStatus>,
 }
 
 /// The path in use for each metric; null while the peer cannot be reached.

@@ -26,6 +26,8 @@ pub struct MtuSearch {
     proven: u16,
     /// The smallest size known not to pass, or one above `max`.
     failed: u16,
+    /// The largest size that passed once and then did not.
+    lost: u16,
     probe: Option<Probe>,
     due: Instant,
     raise_at: Instant,
@@ -46,6 +48,7 @@ impl MtuSearch {
             max,
             proven: base,
             failed: max + 1,
+            lost: 0,
             probe: None,
             due: now,
             raise_at: now + RAISE,
@@ -55,6 +58,12 @@ impl MtuSearch {
     /// The largest size known to pass.
     pub const fn proven(&self) -> u16 {
         self.proven
+    }
+
+    /// The largest size that passes, when a larger one did before and the base still does.
+    pub const fn shrunk_to(&self) -> Option<u16> {
+        let is_whole = self.searching() || self.failed <= self.base + 1;
+        if is_whole || self.lost <= self.proven { None } else { Some(self.proven) }
     }
 
     /// True while larger sizes are still being tried.
@@ -136,6 +145,7 @@ impl MtuSearch {
         self.probe = None;
         self.failed = size.max(self.base + 1);
         if size <= self.proven {
+            self.lost = self.lost.max(size);
             self.proven = self.base;
         }
         // Below the base there is nothing to be found.

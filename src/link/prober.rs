@@ -117,6 +117,8 @@ impl Prober {
     /// A path that is down is asked this soon after it was last asked, when something came from
     /// there; and so long at the quick pace after an answer.
     const LATELY: Duration = Duration::from_secs(1);
+    /// Who probes a dead path is heard at least so often, unless the budget is spent.
+    const HEARD: Duration = Duration::from_secs(5);
 
     /// A prober for a path that is not known yet. The first probe is due at once.
     pub fn new(now: Instant, config: ProberConfig, interval: Duration, rng: Rng) -> Self {
@@ -444,6 +446,18 @@ impl Prober {
     /// When anything authentic last came in on this path.
     pub const fn last_heard(&self) -> Option<Instant> {
         self.last_heard
+    }
+
+    /// Lately something came in on this path, although probes that were sent well before then found
+    /// no answer: what is sent here does not arrive.
+    pub fn is_heard_in_vain(&self, now: Instant) -> bool {
+        let later = |at: Instant| self.proven_at.is_none_or(|proven| at > proven);
+        let missed = self.sent.iter().filter(|sent| sent.fate == Fate::Missed && later(sent.at));
+        let (Some(heard), Some(missed)) = (self.last_heard, missed.map(|sent| sent.at).min())
+        else {
+            return false;
+        };
+        now - heard < Self::HEARD && heard > missed + self.timeout()
     }
 
     /// The path's outages.

@@ -18,6 +18,9 @@ pub(super) const BODY_MAX: usize = 1_400;
 /// Body length of a probe and of its reply alike, so that an answer is no longer than its cause.
 const PROBE_BODY_LEN: usize = 26;
 
+/// What a probe's answer says of loss is about traffic when there was some so lately.
+const JUST_USED: Duration = Duration::from_secs(1);
+
 impl Node {
     /// Acts on the control messages of one authentic datagram.
     pub(super) fn handle_control(
@@ -183,6 +186,12 @@ impl Node {
         if let Some(state) = state {
             let sent_at = Instant::from_micros(reply.sent_us);
             let hold = Duration::from_micros(u64::from(reply.hold_us));
+            // Probes arrive and traffic does not: nothing of it is reported then, and it may be too
+            // large.
+            let used = state.used_at.is_some_and(|at| arrived - at < JUST_USED);
+            if used && reply.loss > u16::MAX / 2 {
+                state.mtu.doubt(arrived);
+            }
             if state.prober.on_reply(arrived, reply.seq, sent_at, hold).change.is_some() {
                 self.router_stale = true;
             }

@@ -33,6 +33,7 @@ mod exit;
 mod exit64;
 mod exit_endpoints;
 mod exit_fragments;
+mod faults;
 mod from_tun;
 mod from_underlay;
 mod nat_view;
@@ -59,6 +60,7 @@ pub use account::{Availability, Regret, Spans};
 pub use config::{
     EgressConfig, ExitVia, NodeConfig, NodePolicy, PeerConfig, RelayConfig, UplinkConfig,
 };
+pub use faults::{Extent, FaultKind, LinkFault};
 pub use from_tun::TunVerdict;
 pub use snapshot::{AppValueError, LinkSnapshot, PathSnapshot, PeerSnapshot, TableSizes};
 
@@ -144,6 +146,7 @@ pub struct Node {
     started: Instant,
     wall_base: (Instant, WallClock),
     expiry_due: Instant,
+    faults_due: Instant,
     deadline: Cell<Option<(Instant, &'static str)>>,
     packet_scratch: Vec<u8>,
     split_scratch: Vec<u8>,
@@ -192,14 +195,14 @@ pub enum Event {
         /// The new way in words, and why.
         what: String,
     },
-    /// A link's liveness changed.
+    /// What is wrong with a direct link changed.
     LinkChanged {
         /// The peer's name.
         peer: String,
-        /// The far end.
-        endpoint: String,
-        /// The new state.
-        state: crate::metric::Liveness,
+        /// The link.
+        link: String,
+        /// What is wrong, or that it works.
+        what: String,
     },
 }
 
@@ -210,9 +213,7 @@ impl fmt::Display for Event {
             Self::TunnelLost { peer } => write!(f, "{peer}: tunnel lost, its keys expired"),
             Self::Moved { peer, endpoint } => write!(f, "{peer}: moved to {endpoint}"),
             Self::PathChanged { peer, metric, what } => write!(f, "{peer}: {metric} path {what}"),
-            Self::LinkChanged { peer, endpoint, state } => {
-                write!(f, "{peer}: link to {endpoint} is {state}")
-            }
+            Self::LinkChanged { peer, link, what } => write!(f, "{peer}: {link}: {what}"),
         }
     }
 }
@@ -275,6 +276,7 @@ impl Node {
             started: now,
             wall_base: (now, wall),
             expiry_due: now,
+            faults_due: now,
             deadline: Cell::new(None),
             packet_scratch: Vec::with_capacity(crate::batch::BUFFER_LEN),
             split_scratch: Vec::with_capacity(crate::batch::BUFFER_LEN),

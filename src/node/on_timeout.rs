@@ -41,6 +41,7 @@ impl Node {
         if now >= self.expiry_due {
             self.expiry_due = now + EXPIRY_INTERVAL;
             self.expire_refusals(now);
+            self.observe_faults(now);
             let mut unfinished = self.flows.expire(now, EXPIRY_BUDGET) == 0;
             unfinished |= self.serve_exit(now, EXPIRY_BUDGET, out);
             if unfinished {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::copies::CopyWindow;
-use super::peer::{LINKS_MAX, PathState, Peer, base_datagram, max_datagram};
+use super::peer::{LINKS_MAX, PathState, Peer, base_datagram, by_id, max_datagram};
 use super::probing::RELAYED_LINGER;
 use super::{Event, Node, NodeConfig};
 use crate::batch::Output;
@@ -54,6 +54,8 @@ pub(super) fn peers(config: &NodeConfig, now: Instant, rng: &mut Rng) -> Vec<Pee
             relays: 0,
             unmeasured: None,
             favoured: false,
+            heard: false,
+            hears_us: false,
             rx: Default::default(),
             tx: Default::default(),
             next_split: 0,
@@ -100,6 +102,7 @@ pub(super) fn path_state(
         copy_credit: 0,
         packets: 0,
         used_at: None,
+        told: Default::default(),
     }
 }
 
@@ -249,7 +252,7 @@ impl Node {
     pub(super) fn advertise(&mut self, now: Instant, out: &mut Output) {
         let mut entries = std::mem::take(&mut self.entries_scratch);
         while let Some((peer, head)) = self.advertiser.poll(now, &mut entries) {
-            let wire_entries: Vec<_> = entries.iter().map(entry_of).collect();
+            let wire_entries: Vec<_> = entries.iter().map(|entry| self.entry_of(entry)).collect();
             let head = wire::Advertisement {
                 epoch: head.epoch,
                 seq: head.seq,
@@ -269,6 +272,18 @@ impl Node {
         self.entries_scratch = entries;
     }
 
+    fn entry_of(&self, (node, report): &(NodeId, LinkReport)) -> AdvertisementEntry {
+        let heard = || by_id(&self.ids, *node).is_some_and(|peer| self.peers[peer.usize()].heard);
+        let flags = match report.state {
+            Liveness::Up => AdvertisementEntry::UP,
+            Liveness::Suspect => AdvertisementEntry::UP | AdvertisementEntry::SUSPECT,
+            Liveness::Down if heard() => AdvertisementEntry::HEARD,
+            Liveness::Down => 0,
+        };
+        let LinkReport { latency_us, loss, .. } = *report;
+        AdvertisementEntry { node: *node, latency_us, loss: loss.0, flags }
+    }
+
     /// Takes in what a peer advertises; the answer to it.
     pub(super) fn on_advertisement(
         &mut self,
@@ -285,6 +300,9 @@ impl Node {
             delta: head.flags & wire::Advertisement::DELTA != 0,
             spare_relay_kbit: head.spare_relay_kbit,
         };
+        if let Some(entry) = entries.iter().find(|entry| entry.node == self.id) {
+            self.peers[peer.usize()].hears_us = entry.flags & AdvertisementEntry::HEARD != 0;
+        }
         let applied = self.router.apply(now, peer, &part, entries.iter().map(report_of));
         let (epoch, seq) = applied.known;
         Control::AdvertisementAck(AdvertisementAck { epoch, seq, part: head.part })
@@ -316,15 +334,6 @@ impl Node {
         }
         Loss::from_fraction(1.0 - received as f64 / expected as f64)
     }
-}
-
-fn entry_of((node, report): &(NodeId, LinkReport)) -> AdvertisementEntry {
-    let flags = match report.state {
-        Liveness::Up => AdvertisementEntry::UP,
-        Liveness::Suspect => AdvertisementEntry::UP | AdvertisementEntry::SUSPECT,
-        Liveness::Down => 0,
-    };
-    AdvertisementEntry { node: *node, latency_us: report.latency_us, loss: report.loss.0, flags }
 }
 
 fn report_of(entry: AdvertisementEntry) -> (NodeId, LinkReport) {

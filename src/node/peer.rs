@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::account::Account;
 use super::copies::CopyWindow;
+use super::faults::Told;
 use crate::id::{NodeId, PeerIndex, PublicKey, UplinkIndex};
 use crate::link::{Arrivals, Endpoint, MtuSearch, Outstanding, Prober, ReportedLoss};
 use crate::path::{LinkId, Path};
@@ -49,6 +50,8 @@ pub(crate) struct PathState {
     pub(crate) packets: u64,
     /// When data was last sent on it.
     pub(crate) used_at: Option<Instant>,
+    /// What was told of its faults.
+    pub(crate) told: Told,
 }
 
 /// One peer.
@@ -76,6 +79,10 @@ pub(crate) struct Peer {
     pub(crate) unmeasured: Option<PeerIndex>,
     /// One of its paths is among those that are probed fast.
     pub(crate) favoured: bool,
+    /// No direct link to it works, but it is heard on one.
+    pub(crate) heard: bool,
+    /// It says the same of us.
+    pub(crate) hears_us: bool,
     /// There are keys for it.
     pub(crate) sealable: bool,
     pub(crate) rx: Tally,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::peer::PathState;
 use super::prefixes::Owner;
-use super::{Availability, Node, Regret};
+use super::{Availability, LinkFault, Node, Regret};
 use crate::flow::{Class, ClassIndex, Egress, Flow, FlowCounts, FlowId, FlowKey, Marks};
 use crate::id::{NodeId, PeerIndex, PublicKey};
 use crate::metric::{LinkReport, Metric};
@@ -29,6 +29,8 @@ pub struct LinkSnapshot {
     pub mtu: u32,
     /// Since when nothing authentic came over it.
     pub last_heard: Option<Instant>,
+    /// What is wrong with it.
+    pub fault: Option<LinkFault>,
 }
 
 /// The path in use for one metric.
@@ -244,6 +246,7 @@ impl Node {
             report: state.prober.report(now),
             mtu: u32::from(state.mtu.proven()) + self.outer_headers(link),
             last_heard: state.prober.last_heard(),
+            fault: self.link_fault(now, index, link),
         };
         let path = |metric| {
             let path = self.router.path(index, metric)?;
@@ -266,7 +269,7 @@ impl Node {
         }
     }
 
-    fn outer_headers(&self, link: LinkId) -> u32 {
+    pub(super) fn outer_headers(&self, link: LinkId) -> u32 {
         let ipv6 = self.uplinks.get(link.local.usize()).is_some_and(|u| u.listen.is_ipv6());
         if ipv6 { 48 } else { 28 }
     }

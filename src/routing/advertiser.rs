@@ -21,6 +21,8 @@ struct Subscriber {
     published: LinkReport,
     /// The number of the advertisement in which `published` changed last.
     changed: u32,
+    /// All that there is to tell of it was published.
+    told: bool,
     reachable: bool,
     /// It may have forgotten what it acknowledged.
     doubted: bool,
@@ -66,6 +68,7 @@ impl Advertiser {
             measured: down,
             published: down,
             changed: 1,
+            told: true,
             reachable: false,
             doubted: false,
             acked: 0,
@@ -103,6 +106,14 @@ impl Advertiser {
             return;
         };
         self.publish_due = Some(self.publish_due.map_or(at, |due| due.min(at)));
+    }
+
+    /// There is something else to tell of our link to a peer than what its report says.
+    pub fn tell_again(&mut self, now: Instant, peer: PeerIndex) {
+        if let Some(state) = self.peers.get_mut(peer.usize()) {
+            state.told = false;
+            self.publish_due = Some(self.publish_due.map_or(now, |due| due.min(now)));
+        }
     }
 
     /// What we can still relay, in kbit/s; zero turns new traffic away. Goes out with whatever is
@@ -210,7 +221,8 @@ impl Advertiser {
         let next = self.seq.saturating_add(1);
         let (mut any, mut urgent) = (false, false);
         for peer in &mut self.peers {
-            if self.config.differs(&peer.published, &peer.measured) {
+            let again = !std::mem::replace(&mut peer.told, true);
+            if again || self.config.differs(&peer.published, &peer.measured) {
                 urgent |= pace::turned(&peer.published, &peer.measured);
                 any = true;
                 peer.published = peer.measured;

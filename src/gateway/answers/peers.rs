@@ -58,6 +58,7 @@ fn link(now: Instant, scene: &Scene<'_>, snapshot: &LinkSnapshot) -> LinkStatus 
         loss: measured.then(|| report.loss.fraction()),
         mtu: Some(snapshot.mtu),
         last_heard_ms: snapshot.last_heard.map(|at| (now - at).as_secs_f64() * 1e3),
+        fault: snapshot.fault.map(Into::into),
     }
 }
 
@@ -110,7 +111,7 @@ pub(super) fn candidates(
             if candidate.barred_until.is_some() {
                 "it failed in use and waits".to_owned()
             } else {
-                candidate.standing.name().to_owned()
+                standing(node, now, explanation.peer, candidate)
             }
         }),
         uplink: uplink_name(scene, candidate.path),
@@ -123,6 +124,16 @@ pub(super) fn candidates(
         barred_s: candidate.barred_until.map(|until| (until - now).as_secs_f64()),
     };
     sorted.into_iter().map(status).collect()
+}
+
+/// Why a candidate may not be used, or that it may.
+fn standing(node: &Node, now: Instant, peer: PeerIndex, candidate: &Candidate) -> String {
+    let fault = match candidate.path {
+        Path::Direct(link) => node.link_fault(now, peer, link),
+        Path::Via(_) => None,
+    };
+    let name = candidate.standing.name();
+    fault.map_or_else(|| name.to_owned(), |fault| format!("{name}: {fault}"))
 }
 
 fn known_ms(us: u32) -> Option<f64> {

@@ -143,6 +143,8 @@ impl AdvertisementEntry {
     pub const UP: u8 = 0x01;
     /// Flag: answers are overdue.
     pub const SUSPECT: u8 = 0x02;
+    /// Flag: the link does not work, but something of the other end's comes in on it.
+    pub const HEARD: u8 = 0x04;
     /// The upper four bits are the origin's uplink of the best link.
     pub const UPLINK_SHIFT: u8 = 4;
 

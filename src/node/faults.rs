@@ -1,0 +1,216 @@
+//! What is wrong with a direct link, as far as it can be told apart: one direction only, one uplink
+//! only, or datagrams of one size only.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::peer::{PathState, Peer};
+use super::{Event, Node};
+use crate::id::PeerIndex;
+use crate::metric::Liveness;
+use crate::path::{LinkId, Path};
+use crate::time::Instant;
+
+/// What does not get through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultKind {
+    /// Nothing, in either direction.
+    Both,
+    /// What we send; what the peer sends comes in.
+    There,
+    /// What the peer sends; it hears what we send.
+    Back,
+    /// What is larger than so many bytes, IP header included; it got through before.
+    Large(u32),
+}
+
+/// How much of the underlay fails alike.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// This link, as far as is known.
+    Link,
+    /// All links of our uplink.
+    OurUplink,
+    /// All links to this uplink of the peer, while another one of its uplinks is reached.
+    TheirUplink,
+}
+
+/// What is wrong with a direct link that worked before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkFault {
+    /// What does not get through.
+    pub kind: FaultKind,
+    /// And where else.
+    pub extent: Extent,
+}
+
+impl fmt::Display for LinkFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.kind {
+            FaultKind::Both => f.write_str("nothing passes")?,
+            FaultKind::There => f.write_str("what we send does not arrive, what it sends does")?,
+            FaultKind::Back => f.write_str("what it sends does not arrive, what we send does")?,
+            FaultKind::Large(bytes) => write!(f, "packets over some {bytes} bytes vanish")?,
+        }
+        match self.extent {
+            Extent::Link => Ok(()),
+            Extent::OurUplink => f.write_str(", as over all of our uplink"),
+            Extent::TheirUplink => f.write_str(", as over all of the peer's uplink"),
+        }
+    }
+}
+
+/// A fault that lasts so long is told.
+const TOLD_AFTER: Duration = Duration::from_secs(1);
+
+/// How often faults are looked for.
+const LOOK: Duration = Duration::from_millis(450);
+
+/// What was told of a link.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Told {
+    seen: Option<(LinkFault, Instant)>,
+    told: Option<LinkFault>,
+}
+
+impl Told {
+    /// Takes note of what is seen. True when something is to be told.
+    fn observe(&mut self, now: Instant, fault: Option<LinkFault>) -> bool {
+        match (fault, self.seen) {
+            (None, _) => self.seen = None,
+            (Some(fault), Some((seen, _))) if fault == seen => {}
+            (Some(fault), _) => self.seen = Some((fault, now)),
+        }
+        let lasting = match self.seen {
+            Some((_, since)) if now - since < TOLD_AFTER => return false,
+            seen => seen.map(|(fault, _)| fault),
+        };
+        std::mem::replace(&mut self.told, lasting) != lasting
+    }
+}
+
+impl Node {
+    /// What is wrong with a direct link that worked before; none when nothing is known to be.
+    pub fn link_fault(&self, now: Instant, peer: PeerIndex, link: LinkId) -> Option<LinkFault> {
+        let entry = self.peers.get(peer.usize())?;
+        let state = entry.state(Path::Direct(link))?;
+        if !entry.sealable {
+            return None;
+        }
+        if state.prober.state() != Liveness::Down {
+            let passed = state.mtu.shrunk_to()?;
+            let kind = FaultKind::Large(u32::from(passed) + self.outer_headers(link));
+            return Some(LinkFault { kind, extent: Extent::Link });
+        }
+        if state.prober.flaps().downs() == 0 {
+            return None;
+        }
+        let kind = if state.prober.is_heard_in_vain(now) {
+            FaultKind::There
+        } else if entry.hears_us {
+            FaultKind::Back
+        } else {
+            FaultKind::Both
+        };
+        Some(LinkFault { kind, extent: self.extent(peer, link) })
+    }
+
+    fn extent(&self, peer: PeerIndex, link: LinkId) -> Extent {
+        let mut ours = Seen::default();
+        for (other, state) in self.peers.iter().flat_map(Peer::links) {
+            if other.local == link.local {
+                ours.note(state);
+            }
+        }
+        let (mut theirs, mut others) = (Seen::default(), Seen::default());
+        for (other, state) in self.peers[peer.usize()].links() {
+            let seen = if other.remote == link.remote { &mut theirs } else { &mut others };
+            seen.note(state);
+        }
+        // One link alone says nothing of the rest, and of a single peer that is dead neither.
+        let dead_elsewhere = ours.dead > theirs.dead + others.dead;
+        let uplink_is_dead = ours.alive == 0 && ours.dead > 1;
+        if uplink_is_dead && (dead_elsewhere || others.alive + theirs.alive > 0) {
+            Extent::OurUplink
+        } else if theirs.alive == 0 && others.alive > 0 && theirs.dead > 1 {
+            Extent::TheirUplink
+        } else {
+            Extent::Link
+        }
+    }
+
+    /// Tells of faults that have lasted, and peers of what we hear of them.
+    pub(super) fn observe_faults(&mut self, now: Instant) {
+        if now < self.faults_due {
+            return;
+        }
+        self.faults_due = now + LOOK;
+        for index in 0..self.peers.len() {
+            let peer = PeerIndex(index as u16);
+            for at in 0..self.peers[index].paths.len() {
+                let state = &self.peers[index].paths[at];
+                let Path::Direct(link) = state.path else { break };
+                let fault = self.link_fault(now, peer, link);
+                if self.peers[index].paths[at].told.observe(now, fault) {
+                    let what = fault.map_or_else(|| "works".to_owned(), |fault| fault.to_string());
+                    let event = Event::LinkChanged {
+                        peer: self.peers[index].name.clone(),
+                        link: self.describe(peer, Path::Direct(link)),
+                        what,
+                    };
+                    self.push_event(event);
+                }
+            }
+            let hears = self.hears(now, peer);
+            if std::mem::replace(&mut self.peers[index].heard, hears) != hears {
+                self.advertiser.tell_again(now, peer);
+            }
+        }
+    }
+
+    /// No direct link to a peer works, but it is heard on one.
+    fn hears(&self, now: Instant, peer: PeerIndex) -> bool {
+        let entry = &self.peers[peer.usize()];
+        let dead = |(_, state): (_, &PathState)| state.prober.state() == Liveness::Down;
+        entry.links().all(dead)
+            && entry.links().any(|(_, state)| state.prober.is_heard_in_vain(now))
+    }
+}
+
+/// Links that were looked at.
+#[derive(Default)]
+struct Seen {
+    alive: usize,
+    dead: usize,
+}
+
+impl Seen {
+    fn note(&mut self, state: &PathState) {
+        if state.prober.state() != Liveness::Down {
+            self.alive += 1;
+        } else if state.prober.flaps().downs() > 0 {
+            self.dead += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_is_told_once_it_lasts_and_so_is_its_end() {
+        let at = |ms: u64| Instant::from_micros(ms * 1_000);
+        let fault = |kind| Some(LinkFault { kind, extent: Extent::Link });
+        let mut told = Told::default();
+        assert!(!told.observe(at(0), None));
+        assert!(!told.observe(at(100), fault(FaultKind::Both)));
+        assert!(!told.observe(at(900), fault(FaultKind::There)), "it was taken for another");
+        assert!(!told.observe(at(1_800), fault(FaultKind::There)));
+        assert!(told.observe(at(1_900), fault(FaultKind::There)));
+        assert!(!told.observe(at(2_900), fault(FaultKind::There)), "it is known");
+        assert!(told.observe(at(3_000), None));
+        assert!(!told.observe(at(3_100), fault(FaultKind::Large(1_300))));
+        assert!(!told.observe(at(3_200), None), "it did not last");
+    }
+}
