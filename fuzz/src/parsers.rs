@@ -1,6 +1,6 @@
 //! Everything that takes foreign bytes apart; the first byte says what.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use rongate::batch::{Output, Part, RxBatch};
@@ -8,8 +8,8 @@ use rongate::id::{PeerIndex, PublicKey};
 use rongate::nat::pcp::{MAX_LEN, PcpServer};
 use rongate::nat::{Nat, NatConfig, NatLimits, Realm};
 use rongate::packet::{
-    Arrived, Coalescer, Fragmenter, Gso, Headers, IcmpKind, Offload, Segmenter, Vnet, checksum,
-    icmp, rewrite,
+    Arrived, Coalescer, Ecn, Fragmenter, Gso, Headers, IcmpKind, Offload, Segmenter, Vnet,
+    checksum, icmp, rewrite, siit,
 };
 use rongate::rng::Rng;
 use rongate::sim::scenario::{Scenario, Trace};
@@ -62,6 +62,7 @@ fn packet(bytes: &mut Bytes<'_>) {
         let quoted = rewrite::quoted(&out[..len], &error).ok();
         assert!(quoted.is_none_or(|q| q.source == headers.source));
     }
+    translate(&frame, &headers, &vnet);
     cut(&frame, &headers, vnet, limit, &mut out);
     fragment(&frame, &headers, limit, &mut out);
     change(&mut frame, &headers, &vnet, ours, (what & 2 == 2).then_some(port), limit);
@@ -81,6 +82,37 @@ fn cut(frame: &[u8], headers: &Headers, vnet: Vnet, limit: usize, out: &mut [u8]
     }
     if segmenter.count() <= 50 && vnet.gso != Gso::None {
         assert_eq!(payload, headers.payload_len());
+    }
+}
+
+/// To the other family: what was right stays right.
+fn translate(frame: &[u8], headers: &Headers, vnet: &Vnet) {
+    let mut out = Vec::new();
+    let v4 = siit::Ends {
+        source: Ipv4Addr::new(192, 0, 2, 1),
+        destination: Ipv4Addr::new(198, 51, 100, 7),
+    };
+    let v6 = siit::Ends {
+        source: Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0xc000, 0x201),
+        destination: Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 7),
+    };
+    let error = headers.icmp == Some(IcmpKind::Error);
+    let done = match (headers.is_ipv6(), error) {
+        (true, true) => siit::error_to_ipv4(&mut out, frame, headers, v4, v4).ok(),
+        (false, true) => siit::error_to_ipv6(&mut out, frame, headers, v6, v6).ok(),
+        (true, false) => siit::to_ipv4(&mut out, frame, headers, vnet, v4).map(drop).ok(),
+        (false, false) => siit::to_ipv6(&mut out, frame, headers, vnet, v6).map(drop).ok(),
+    };
+    if done.is_none() {
+        return;
+    }
+    let after = Headers::parse(&out).expect("what is translated is a packet");
+    assert_ne!(after.is_ipv6(), headers.is_ipv6());
+    let whole = headers.fragment.is_none() && !checksum::is_partial(headers, vnet);
+    if error {
+        assert!(checksum::is_right(&out, &after));
+    } else if whole && checksum::is_right(frame, headers) {
+        assert!(checksum::is_right(&out, &after) && checksum::ipv4_is_right(&out, &after));
     }
 }
 
@@ -250,7 +282,8 @@ fn train(bytes: &mut Bytes<'_>) {
                 }
             }
         }
-        let fix = bytes.u8() & 1 == 0;
+        let flags = bytes.u8();
+        let (fix, partial) = (flags & 1 == 0, flags & 2 == 2);
         let Ok(headers) = Headers::parse(&template) else { continue };
         if fix {
             if !headers.is_ipv6() {
@@ -261,8 +294,12 @@ fn train(bytes: &mut Bytes<'_>) {
         let len = headers.total_len as usize;
         rx.slots[0].buffer[at..at + len].copy_from_slice(&template[..len]);
         let place = Part { slot: 0, start: at as u32, end: (at + len) as u32 };
-        let arrived = Arrived { at: place, headers, peer: PeerIndex(0), partial: false };
-        coalescer.push(&mut rx, &mut out, &arrived);
+        let next =
+            partial && coalescer.push_next(&mut rx, &mut out, place, PeerIndex(0), Ecn::NotEct);
+        if !next {
+            let arrived = Arrived { at: place, headers, peer: PeerIndex(0), partial };
+            coalescer.push(&mut rx, &mut out, &arrived);
+        }
         at += len;
         packets += 1;
     }
