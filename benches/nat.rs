@@ -19,6 +19,8 @@ const REALM: Realm = Realm(3);
 const SERVER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 80);
 const ROUND: usize = 20_000;
 const ROUNDS: usize = 60;
+/// Packets that are looked up together.
+const TURNS: [usize; 3] = [16, 32, 64];
 
 /// A packet whose ends are set before each use.
 struct Packet {
@@ -97,24 +99,43 @@ fn fill(nat: &mut Nat, mappings: u32, now: Instant, packet: &mut Packet) -> (f64
     (best, all)
 }
 
-/// Nanoseconds for each of many packets of random mappings: of the best round, and of the median. What
-/// `end` gives for a mapping is got together before the time is taken.
+/// Nanoseconds for each of many packets of random mappings, so many in a turn: of the best round, and
+/// of the median. What `end` gives for a mapping is got together before the time is taken.
 fn rounds(
     rng: &mut Rng,
-    mappings: u32,
+    (mappings, in_turn): (u32, usize),
     end: impl Fn(u32) -> (Ipv4Addr, u16),
-    mut one: impl FnMut((Ipv4Addr, u16)) -> bool,
+    mut turn: impl FnMut(&[(Ipv4Addr, u16)]) -> bool,
 ) -> (f64, f64) {
     let mut times: Vec<f64> = (0..ROUNDS)
         .map(|_| {
             let chosen: Vec<_> = (0..ROUND).map(|_| end(rng.below(mappings))).collect();
             let start = clock();
-            assert!(chosen.into_iter().all(&mut one), "every mapping is known");
+            assert!(chosen.chunks(in_turn).all(&mut turn), "every mapping is known");
             start.elapsed().as_nanos() as f64 / ROUND as f64
         })
         .collect();
     times.sort_by(f64::total_cmp);
     (times[0], times[ROUNDS / 2])
+}
+
+/// Sends the packets of a turn as the node does.
+fn turn(
+    protocol: u8,
+    nat: &mut Nat,
+    now: Instant,
+) -> impl FnMut(&[(Ipv4Addr, u16)]) -> bool + use<'_> {
+    let mut packets: Vec<_> = (0..64).map(|_| Packet::new(protocol, tcp_flag::ACK)).collect();
+    move |ends| {
+        let packets = &mut packets[..ends.len()];
+        for (packet, end) in packets.iter_mut().zip(ends) {
+            packet.set(*end, (SERVER, 443));
+        }
+        if nat.is_large() {
+            nat.look_ahead(packets.iter().map(|packet| (REALM, &packet.headers)));
+        }
+        packets.iter_mut().all(|packet| packet.outbound(nat, now))
+    }
 }
 
 fn ends(nat: &Nat) -> Vec<(Ipv4Addr, u16)> {
@@ -166,8 +187,9 @@ fn main() {
     let mut out = std::io::stdout();
     let _ = writeln!(
         out,
-        "ns: new mapping best, mean; packet out best, median; packet in best, median;"
+        "ns: new mapping best, mean; packet out best, median; the same in turns of {TURNS:?};"
     );
+    let _ = writeln!(out, "    packet in best, median;");
     let _ = writeln!(out, "    longest 256 steps of expiry (us), expiry of a mapping");
     let mut rng = Rng::new([9; 32]);
     for records in SIZES {
@@ -180,24 +202,28 @@ fn main() {
             let mut nat = nat(now, mappings);
             let made = fill(&mut nat, mappings, now, &mut Packet::new(protocol, flags));
             let mut packet = Packet::new(protocol, tcp_flag::ACK);
-            let outbound = rounds(&mut rng, mappings, inside, |end| {
-                packet.set(end, (SERVER, 443));
+            let outbound = rounds(&mut rng, (mappings, 1), inside, |end| {
+                packet.set(end[0], (SERVER, 443));
                 packet.outbound(&mut nat, now)
+            });
+            let in_turns = TURNS.map(|packets| {
+                rounds(&mut rng, (mappings, packets), inside, turn(protocol, &mut nat, now))
             });
             let ends = ends(&nat);
             let inbound = rounds(
                 &mut rng,
-                mappings,
+                (mappings, 1),
                 |n| ends[n as usize],
                 |end| {
-                    packet.set((SERVER, 443), end);
+                    packet.set((SERVER, 443), end[0]);
                     packet.inbound(&mut nat, now)
                 },
             );
             let (longest, each) = expire(&mut nat, now + Duration::from_secs(10_000));
             assert_eq!(nat.counts().mappings, 0, "all are over");
             let _ = write!(out, "{name} {mappings:8}:");
-            for (best, typical) in [made, outbound, inbound, (longest / 1_000.0, each)] {
+            let all = [&[made, outbound][..], &in_turns, &[inbound, (longest / 1_000.0, each)]];
+            for (best, typical) in all.concat() {
                 let _ = write!(out, " {best:8.1} {typical:8.1};");
             }
             let _ = writeln!(out);

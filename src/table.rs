@@ -200,6 +200,12 @@ impl HashIndex {
         }
     }
 
+    /// What lies where the search for this hash begins. Nothing depends on it: reading several before
+    /// any of them is searched for lets the processor wait for all of them at once.
+    pub fn peek(&self, hash: u64) -> u64 {
+        self.places[self.home(tag(hash))]
+    }
+
     /// Adds a key that is not there yet. False when full.
     pub fn insert(&mut self, hash: u64, entry: u32) -> bool {
         if self.len >= self.capacity {

@@ -14,6 +14,7 @@ use rongate::nat::{PrefixPair, Realm};
 use rongate::node::{ExitVia, NodeConfig};
 use rongate::packet::{Headers, checksum, icmp};
 use rongate::sim::{Delivery, LinkModel, Mesh, Simulator};
+use rongate::telemetry::DropReason;
 
 const SERVER: Ipv4Addr = Ipv4Addr::new(8, 8, 8, 8);
 
@@ -76,18 +77,35 @@ fn an_ipv6_host_reaches_an_ipv4_server_and_is_answered() {
     assert_eq!(got.ports.unwrap().dst, 5_000);
     assert!(packet.ends_with(b"answer"));
 
-    // A long one that may be taken apart is; one that may not is refused with the right size.
-    let mut long = udp((SERVER.into(), 53), outside, &[7; 1_362]);
-    long[6] = 0;
-    checksum::fill_ipv4(&mut long[..20]);
+    // A long one that may be taken apart is, also without a checksum; one that may not is refused
+    // with the size that fits.
+    for with_checksum in [true, false] {
+        let mut long = udp((SERVER.into(), 53), outside, &[7; 1_362]);
+        long[6] = 0;
+        if !with_checksum {
+            long[26..28].fill(0);
+        }
+        checksum::fill_ipv4(&mut long[..20]);
+        simulator.send(1, &long);
+        let pieces = delivered(&mut simulator, 0);
+        assert_eq!(pieces.len(), 2);
+        let parsed: Vec<_> = pieces.iter().map(|piece| Headers::parse(piece).unwrap()).collect();
+        assert!(parsed.iter().all(|piece| piece.destination == host() && piece.total_len <= 1_392));
+        let sum = checksum::pseudo_header(server, host().into(), 17, 1_370);
+        let sum = sum.bytes(&pieces[0][48..]).bytes(&pieces[1][48..]);
+        assert_eq!(sum.fold(), 0xffff);
+    }
+    let long = udp((SERVER.into(), 53), outside, &[7; 1_450]);
     simulator.send(1, &long);
-    let pieces = delivered(&mut simulator, 0);
-    assert_eq!(pieces.len(), 2);
-    let parsed: Vec<_> = pieces.iter().map(|piece| Headers::parse(piece).unwrap()).collect();
-    assert!(parsed.iter().all(|piece| piece.destination == host() && piece.total_len <= 1_392));
-    let sum = checksum::pseudo_header(server, host().into(), 17, 1_370);
-    let sum = sum.bytes(&pieces[0][48..]).bytes(&pieces[1][48..]);
-    assert_eq!(sum.fold(), 0xffff);
+    let (told, headers) = only(&delivered(&mut simulator, 1));
+    assert_eq!(headers.destination, SERVER, "the sender");
+    assert_eq!(told[20..22], [3, 4], "fragmentation needed");
+    assert_eq!(told[28..56], long[..28], "in its own words");
+    let fits = usize::from(u16::from_be_bytes([told[26], told[27]]));
+    assert!((1_260..long.len()).contains(&fits), "{fits}");
+    simulator.send(1, &udp((SERVER.into(), 53), outside, &vec![7; fits - 28]));
+    let (_, got) = only(&delivered(&mut simulator, 0));
+    assert_eq!(got.total_len as usize, fits + 20, "and that one does");
 
     // What a router outside tells of the question reaches the host in its own words.
     let mut error = [0; icmp::MAX_LEN];
@@ -110,8 +128,26 @@ fn special_places_stay_closed_under_the_prefix() {
         simulator.send(0, &udp((host().into(), 5_000), (to.into(), 53), b"x"));
         assert!(delivered(&mut simulator, 1).is_empty());
     }
-    // The exit does not trust its user to have looked.
-    assert_eq!(simulator.node(1).unwrap().nat().unwrap().counts().mappings, 0);
+    // The exit does not trust its user to have looked: this one takes the prefix for any other.
+    let prefix = Nat64Prefix::new("2001:db8:64::/96".parse().unwrap()).unwrap();
+    let mut simulator = overlay(|configs| {
+        configs[0].nat64 = None;
+        configs[0].internet_via_ipv6 = vec![ExitVia::Peer(PeerIndex(0))];
+        configs[1].nat64 = Some(prefix);
+    });
+    let places = [[127, 0, 0, 1], [10, 2, 0, 5], [192, 168, 1, 1]];
+    for place in places {
+        let to = prefix.embed(place.into());
+        simulator.send(0, &udp((host().into(), 5_000), (to.into(), 53), b"x"));
+        assert!(delivered(&mut simulator, 1).is_empty());
+    }
+    let exit = simulator.node(1).unwrap();
+    let refused = exit.counters().drops().find(|(reason, _)| *reason == DropReason::ExitForbidden);
+    assert_eq!(refused, Some((DropReason::ExitForbidden, places.len() as u64)));
+    assert_eq!(exit.nat().unwrap().counts().mappings, 0);
+    let to = prefix.embed(SERVER);
+    simulator.send(0, &udp((host().into(), 5_000), (to.into(), 53), b"x"));
+    assert_eq!(only(&delivered(&mut simulator, 1)).1.destination, SERVER, "others it takes");
 }
 
 #[test]
@@ -119,9 +155,16 @@ fn without_the_prefix_or_an_exit_for_ipv6_a_host_is_told_so() {
     let mut simulator = overlay(|configs| configs[0].nat64 = None);
     let server = Nat64Prefix::WELL_KNOWN.embed(SERVER);
     for to in [server, ipv6("2001:db8:ffff::80")] {
-        simulator.send(0, &udp((host().into(), 5_000), (to.into(), 53), b"x"));
+        let asked = udp((host().into(), 5_000), (to.into(), 53), b"x");
+        simulator.send(0, &asked);
         simulator.run_for(Duration::from_millis(100));
-        assert!(simulator.take_deliveries().iter().all(|delivery| delivery.node == 0));
+        let deliveries = simulator.take_deliveries();
+        assert!(deliveries.iter().all(|delivery| delivery.node == 0));
+        let packets: Vec<_> = deliveries.into_iter().map(|delivery| delivery.packet).collect();
+        let (told, headers) = only(&packets);
+        assert_eq!(headers.destination, host());
+        assert_eq!(told[40..42], [1, 0], "no route");
+        assert_eq!(told[48..], asked, "to that");
     }
 }
 

@@ -194,8 +194,8 @@ pub struct NatLimits {
     pub max_sessions_per_host: u32,
     /// Mappings of one host for one transport (RFC 6888 REQ-4); all without ports count as one.
     pub per_transport: PerTransport,
-    /// What the hosts of one realm may have in all, in percent of the mappings, and of the ports of
-    /// each transport: a site with a flood of made-up hosts leaves room for others.
+    /// What the hosts of one realm may have in all, in percent of the mappings, of the sessions, and
+    /// of the ports of each transport: a site with a flood of made-up hosts leaves room for others.
     pub realm_percent: u8,
     /// New mappings of one host per second; as many may come at once (RFC 6888 REQ-4). None for no
     /// limit.
@@ -250,6 +250,14 @@ impl NatLimits {
             per_transport: PerTransport::all(u32::MAX),
             realm_percent: 100,
             rate_per_host: None,
+        }
+    }
+
+    /// What of `all` there is the hosts of one realm may have; no limit when that is all.
+    pub(super) fn share_of_realm(&self, all: u64) -> u64 {
+        match u64::from(self.realm_percent.max(1)) {
+            percent @ ..100 => (all * percent / 100).max(1),
+            _ => u64::MAX,
         }
     }
 }

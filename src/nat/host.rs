@@ -68,14 +68,15 @@ impl Table {
         {
             return Err(DropReason::NatHostLimit);
         }
-        let percent = u64::from(limits.realm_percent.clamp(1, 100));
-        let most = |all: u64| (all * percent / 100).max(1);
-        if percent < 100 {
+        if limits.realm_percent < 100 {
             // Ports that can be shared do not run out.
-            let ports =
-                if may_share { u64::MAX } else { most(self.pool.ports_of(inside.outside_v4)) };
+            let ports = if may_share {
+                u64::MAX
+            } else {
+                limits.share_of_realm(self.pool.ports_of(inside.outside_v4))
+            };
             let resting = u64::from(self.pool.resting_of.of_kind(inside));
-            let all = most(limits.max_mappings.into());
+            let all = limits.share_of_realm(limits.max_mappings.into());
             if !self.realms.has_room(inside, ports.saturating_sub(resting), all) {
                 return Err(DropReason::NatSiteLimit);
             }

@@ -379,7 +379,7 @@ impl Table {
         }
     }
 
-    fn inside_hash(&self, inside: &InsideEnd, remote: End) -> u64 {
+    pub(super) fn inside_hash(&self, inside: &InsideEnd, remote: End) -> u64 {
         let [a, b, c] = inside.words();
         if remote.is_any() {
             return self.seed.hash([a, b, c]);

@@ -27,6 +27,7 @@
 //! Requirement by requirement, with the tests: `docs/nat.md`. Read first: RFC 4787, RFC 5382,
 //! RFC 5508, RFC 6888, RFC 7857; RFC 6146 section 3.5 for TCP.
 
+mod ahead;
 mod config;
 mod end;
 mod events;

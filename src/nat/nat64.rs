@@ -12,7 +12,7 @@ use super::fragment::Treatment;
 use super::icmp::{carried, checked_quote};
 use super::mapping::InsideEnd;
 use super::translate::{ends, fragment_key, part, whole};
-use super::{Arrival, Nat, Outbound, Realm, Transport};
+use super::{Nat, Outbound, Realm, Transport};
 use crate::addr::Nat64Prefix;
 use crate::packet::siit::{self, Ends};
 use crate::packet::{Headers, IcmpKind, Vnet, rewrite};
@@ -57,21 +57,8 @@ impl Nat {
         } else {
             self.packet_from_ipv6(now, realm, frame, headers, vnet, remote, out)?
         };
-        if !self.is_outside(remote.into()) {
-            return Ok((vnet, Outbound::Internet));
-        }
-        let headers = Headers::parse(out)?;
-        match self.inbound(now, out, &headers, &vnet)? {
-            Arrival::Inside(inbound) => Ok((vnet, Outbound::Hairpin(inbound))),
-            Arrival::Held => Ok((vnet, Outbound::Held)),
-            Arrival::Answered => {
-                let headers = Headers::parse(out)?;
-                match self.inbound(now, out, &headers, &vnet)? {
-                    Arrival::Inside(inbound) => Ok((vnet, Outbound::Hairpin(inbound))),
-                    Arrival::Answered | Arrival::Held => Err(DropReason::Unsolicited),
-                }
-            }
-        }
+        let onward = self.on_from(now, out, &vnet, remote.into())?;
+        Ok((vnet, onward))
     }
 
     #[expect(clippy::too_many_arguments, reason = "a frame is its bytes and what is known of it")]

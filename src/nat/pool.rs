@@ -122,6 +122,14 @@ impl PortSpace {
     }
 }
 
+/// The networks that lie in no other. Those that adjoin are not joined, because each of them has its
+/// own share of addresses.
+fn outermost(mut nets: Vec<Ipv6Net>) -> Vec<Ipv6Net> {
+    nets.sort_unstable_by_key(|net| (net.network(), net.prefix_len()));
+    nets.dedup_by(|later, kept| kept.contains(&*later));
+    nets
+}
+
 /// All outside endpoints.
 #[derive(Debug)]
 pub(super) struct Pool {
@@ -165,7 +173,7 @@ impl Pool {
         for net in Ipv4Net::aggregate(&v4) {
             addresses_v4 = add(wide(net.network().into()), 1 << (32 - net.prefix_len()));
         }
-        for net in Ipv6Net::aggregate(&v6) {
+        for net in outermost(v6) {
             let bits = 128 - u32::from(net.prefix_len());
             let size = 1_u128.checked_shl(bits).unwrap_or(u128::MAX);
             add(net.network(), size.min(MAX_ADDRESSES_V6));
@@ -531,6 +539,21 @@ mod tests {
             assert_eq!(pool.address(pool.index_of(at(text)).unwrap()), at(text));
         }
         for text in ["192.0.2.0", "192.0.2.2", "198.51.100.7", "198.51.100.12"] {
+            assert_eq!(pool.index_of(at(text)), None);
+        }
+    }
+
+    #[test]
+    fn ipv6_networks_that_adjoin_have_their_addresses_each() {
+        let nets = ["2001:db8::100/120", "2001:db8::/120", "2001:db8::17/128", "2001:db8::2:0/112"];
+        let pool = pool(&nets, 1024..=1033);
+        assert_eq!(pool.total(), 3 * 256 * 10 * Transport::WITH_PORTS as u64);
+        for text in
+            ["2001:db8::", "2001:db8::ff", "2001:db8::100", "2001:db8::1ff", "2001:db8::2:ff"]
+        {
+            assert_eq!(pool.address(pool.index_of(at(text)).unwrap()), at(text));
+        }
+        for text in ["2001:db8::200", "2001:db8::2:100"] {
             assert_eq!(pool.index_of(at(text)), None);
         }
     }

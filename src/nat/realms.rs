@@ -1,4 +1,4 @@
-//! What the hosts of each realm have together: mappings, or ports that rest after them.
+//! What the hosts of each realm have together: mappings and sessions, or ports that rest after them.
 
 use super::Transport;
 use super::config::Realm;
@@ -12,11 +12,13 @@ const KINDS: usize = 8;
 pub(super) struct Realms {
     /// By the realm's number. Memory full of plain zeros is not touched when it is reserved.
     counts: Vec<[u32; KINDS]>,
+    /// Sessions, likewise.
+    sessions: Vec<u32>,
 }
 
 impl Realms {
     pub(super) fn new() -> Self {
-        Self { counts: vec![[0; KINDS]; 1 << 16] }
+        Self { counts: vec![[0; KINDS]; 1 << 16], sessions: vec![0; 1 << 16] }
     }
 
     /// Whether the realm of an inside end may have one more mapping of its kind, with so many ports
@@ -43,6 +45,22 @@ impl Realms {
     pub(super) fn take_off(&mut self, realm: Realm, transport: Transport, v4: bool) {
         if let Some(counts) = self.counts.get_mut(usize::from(realm.0)) {
             counts[kind(transport, v4)] -= 1;
+        }
+    }
+
+    pub(super) fn sessions_of(&self, realm: Realm) -> u32 {
+        self.sessions.get(usize::from(realm.0)).copied().unwrap_or_default()
+    }
+
+    pub(super) fn add_session(&mut self, realm: Realm) {
+        if let Some(sessions) = self.sessions.get_mut(usize::from(realm.0)) {
+            *sessions += 1;
+        }
+    }
+
+    pub(super) fn take_off_session(&mut self, realm: Realm) {
+        if let Some(sessions) = self.sessions.get_mut(usize::from(realm.0)) {
+            *sessions -= 1;
         }
     }
 

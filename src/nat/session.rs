@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::NatTimers;
 use super::end::{End, halves};
 use super::mapping::{Kind, MappingId};
 use super::table::Table;
 use super::tcp::{Side, TcpState};
+use super::{NatTimers, Realm};
 use crate::telemetry::DropReason;
 use crate::time::Instant;
 
@@ -88,7 +88,20 @@ impl Table {
         self.open(now, id, remote, State::Permit(seconds), self.limits.max_sessions_per_host)
     }
 
-    /// Makes a session, unless the host has `most` already.
+    /// Whether a host of the realm may have one more session.
+    pub(super) fn check_room(&self, realm: Realm) -> Result<(), DropReason> {
+        if self.sessions.is_full() {
+            return Err(DropReason::NatTableFull);
+        }
+        let share = self.limits.share_of_realm(self.limits.max_sessions.into());
+        if u64::from(self.realms.sessions_of(realm)) < share {
+            Ok(())
+        } else {
+            Err(DropReason::NatSiteLimit)
+        }
+    }
+
+    /// Makes a session, unless its host has `most` already, or its site a full share.
     pub(super) fn open(
         &mut self,
         now: Instant,
@@ -97,6 +110,8 @@ impl Table {
         state: State,
         most: u32,
     ) -> Result<(), DropReason> {
+        let realm = self.mappings.get(id.0).ok_or(DropReason::NatTableFull)?.inside.realm;
+        self.check_room(realm)?;
         let mapping = self.mappings.get_mut(id.0).ok_or(DropReason::NatTableFull)?;
         let host = self.hosts.get_mut(mapping.host).ok_or(DropReason::NatTableFull)?;
         // A mapping that was made for this very packet is within the share in any case.
@@ -115,6 +130,7 @@ impl Table {
         };
         let first = self.sessions.insert(session).ok_or(DropReason::NatTableFull)?;
         host.sessions += 1;
+        self.realms.add_session(realm);
         mapping.sessions = first;
         mapping.session_count += 1;
         mapping.confirmed += u32::from(confirmed);
@@ -178,6 +194,7 @@ impl Table {
         let host = self.mappings.get(session.mapping).map(|mapping| mapping.host);
         if let Some(host) = host.and_then(|host| self.hosts.get_mut(host)) {
             host.sessions -= 1;
+            self.realms.take_off_session(host.realm);
         }
         Some(session)
     }

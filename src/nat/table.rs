@@ -122,9 +122,7 @@ impl Table {
             match (TcpState::first(Side::Inside, flags), known) {
                 (Some(state), _) => {
                     // Checked first, so that no mapping is made that has no session.
-                    if self.sessions.is_full() {
-                        return Err(DropReason::NatTableFull);
-                    }
+                    self.check_room(inside.realm)?;
                     let id = known.map_or_else(|| self.create(now, inside, remote), Ok)?;
                     let most = self.limits.max_sessions_per_host;
                     self.open(now, id, remote, State::Tcp(state), most)?;

@@ -136,7 +136,19 @@ impl Nat {
         } else {
             self.packet_from_inside(now, realm, frame, headers, vnet)?;
         }
-        if !self.is_outside(headers.destination) {
+        self.on_from(now, frame, vnet, headers.destination)
+    }
+
+    /// Where a packet that has its outside source goes on to: round, if its destination is an
+    /// outside address too.
+    pub(super) fn on_from(
+        &mut self,
+        now: Instant,
+        frame: &mut [u8],
+        vnet: &Vnet,
+        destination: IpAddr,
+    ) -> Result<Outbound, DropReason> {
+        if !self.is_outside(destination) {
             return Ok(Outbound::Internet);
         }
         let headers = Headers::parse(frame)?;

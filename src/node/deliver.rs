@@ -13,7 +13,7 @@ use crate::addr;
 use crate::batch::{Output, Part, RxBatch, TunWrite};
 use crate::flow::{Direction, Egress, FlowId, FlowKey};
 use crate::id::PeerIndex;
-use crate::nat::pcp;
+use crate::nat::{Nat, pcp};
 use crate::packet::{Arrived, Ecn, Headers, IcmpKind, Merged, Vnet, checksum, protocol, rewrite};
 use crate::telemetry::{DropReason, Tally};
 use crate::time::Instant;
@@ -80,7 +80,11 @@ impl Node {
 
     /// Judges what the coalescer has completed, and queues it for the TUN.
     pub(super) fn deliver_merged(&mut self, now: Instant, rx: &mut RxBatch, out: &mut Output) {
-        while let Some(merged) = self.coalescer.pop() {
+        for at in 0_usize.. {
+            if at.is_multiple_of(Nat::AHEAD_MAX) {
+                self.look_ahead();
+            }
+            let Some(merged) = self.coalescer.pop() else { break };
             if let Err(reason) = self.deliver_train(now, &merged, rx, out) {
                 self.counters.drop_many(reason, merged.packets.into());
             }

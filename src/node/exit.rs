@@ -81,6 +81,16 @@ impl Exit {
 }
 
 impl Node {
+    /// Lets the NAT look ahead at what is about to be judged.
+    pub(super) fn look_ahead(&self) {
+        let Some(exit) = self.exit.as_ref().filter(|exit| exit.nat.is_large()) else { return };
+        if self.coalescer.ready().len() > 1 {
+            let leaves = |headers: &Headers| self.prefixes.owner(headers.destination).is_none();
+            let packets = self.coalescer.ready().filter(|merged| leaves(&merged.headers));
+            exit.nat.look_ahead(packets.map(|merged| (merged.peer.into(), &merged.headers)));
+        }
+    }
+
     /// Gives a packet for the Internet its outside source. One for an outside address of our own
     /// NAT turns round: it goes to the inside host that has it.
     pub(super) fn translate_outbound(

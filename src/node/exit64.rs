@@ -136,6 +136,10 @@ impl Node {
         let single = vnet.gso == crate::packet::Gso::None;
         let result = if !headers.dont_fragment && too_long && single {
             let mut piece = std::mem::take(&mut self.translation.piece);
+            // In pieces it could not get the checksum any more that IPv6 demands.
+            if checksum::is_absent(frame, &headers, vnet) {
+                checksum::complete(frame, &headers);
+            }
             let done = checksum::complete_partial(frame, &headers, vnet).and_then(|()| {
                 let pieces = Fragmenter::new(frame, &headers, self.mtu - GROWTH)?;
                 for index in 0..pieces.count() {

@@ -194,9 +194,21 @@ impl Node {
         };
         let headers = Headers::parse(train.frame)?;
         let train = Train { headers, came_in_by: Some(inbound.realm), ..train };
+        self.send_to_host(now, inbound.destination, peer, train, out)
+    }
+
+    /// A packet from outside for a host of a peer. Its flow is on the account of the host: senders
+    /// outside are as many as they like.
+    fn send_to_host(
+        &mut self,
+        now: Instant,
+        host: IpAddr,
+        peer: PeerIndex,
+        train: Train<'_>,
+        out: &mut Output,
+    ) -> Result<TunVerdict, DropReason> {
         rewrite::clamp_mss(train.frame, &train.headers, &train.vnet, self.mtu);
-        // On the account of our host: senders outside are as many as they like.
-        let flow = self.flow_of(now, &train, inbound.destination);
+        let flow = self.flow_of(now, &train, host);
         if let Some(entry) = flow.id.and_then(|id| self.flows.get_mut(id)) {
             entry.egress = Egress::Peer(peer);
         }
@@ -263,12 +275,7 @@ impl Node {
         if !self.peers[peer.usize()].may_exit {
             return Err(DropReason::ExitRefused);
         }
-        rewrite::clamp_mss(train.frame, &train.headers, &train.vnet, self.mtu);
-        let flow = self.flow_of(now, &train, train.headers.destination);
-        if let Some(entry) = flow.id.and_then(|id| self.flows.get_mut(id)) {
-            entry.egress = Egress::Peer(peer);
-        }
-        self.send_to_peer(now, flow, peer, &train, out)
+        self.send_to_host(now, train.headers.destination, peer, train, out)
     }
 
     /// Finds the flow or enters it on the account of `host`, and counts the train.

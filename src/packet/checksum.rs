@@ -186,6 +186,15 @@ pub fn is_right(frame: &[u8], headers: &Headers) -> bool {
     full_sum(frame, headers).is_some_and(|sum| sum.fold() == 0xffff)
 }
 
+/// True for a UDP packet over IPv4 that was sent without a checksum; of one in fragments, for the
+/// first one.
+pub fn is_absent(frame: &[u8], headers: &Headers, vnet: &Vnet) -> bool {
+    headers.protocol == protocol::UDP
+        && !headers.is_ipv6()
+        && headers.checksum_at().and_then(|at| get(frame, at)) == Some(0)
+        && !is_partial(headers, vnet)
+}
+
 /// Writes the upper-layer checksum anew, whatever the field held. A protocol without a known one
 /// and fragments are left alone.
 pub fn complete(frame: &mut [u8], headers: &Headers) {

@@ -210,6 +210,11 @@ impl Coalescer {
         self.ready.pop_front()
     }
 
+    /// Those that are complete, in the order in which [`Self::pop`] yields them.
+    pub fn ready(&self) -> impl ExactSizeIterator<Item = &Merged> {
+        self.ready.iter()
+    }
+
     /// True when it is time to call [`Self::pop`].
     pub fn is_crowded(&self) -> bool {
         self.ready.len() >= Self::MAX_FLOWS

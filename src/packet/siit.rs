@@ -107,10 +107,7 @@ pub fn to_ipv6(
     let l4 = out.len();
     out.extend_from_slice(upper);
     let new = (IpAddr::V6(ends.source), IpAddr::V6(ends.destination));
-    let lacks_checksum = headers.protocol == protocol::UDP
-        && headers.checksum_at().and_then(|at| get(frame, at)) == Some(0)
-        && !checksum::is_partial(headers, vnet);
-    if !lacks_checksum {
+    if !checksum::is_absent(frame, headers, vnet) {
         turn_upper(&mut out[l4..], headers, new, upper.len() as u32, vnet)?;
     } else if headers.fragment.is_some() || vnet.gso != Gso::None {
         return Err(DropReason::BadChecksum);

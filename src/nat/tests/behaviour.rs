@@ -460,6 +460,29 @@ fn a_mapping_takes_at_most_160_bytes() {
 }
 
 #[test]
+fn looking_ahead_finds_what_packets_from_inside_go_by() {
+    let mut lab = Lab::new(&config());
+    let packets: Vec<_> = (0..80)
+        .map(|n| {
+            let upper = if n % 2 == 0 { Upper::Udp } else { tcp(SYN) };
+            packet(end(&format!("10.2.0.1:{}", 5_000 + n)), end(SERVER), upper)
+        })
+        .collect();
+    let headers: Vec<_> = packets.iter().map(|packet| Headers::parse(packet).unwrap()).collect();
+    let ahead = |lab: &Lab, realm| lab.nat.look_ahead(headers.iter().map(|h| (realm, h)));
+    assert_eq!(ahead(&lab, SITE), 0);
+    for packet in &packets[..40] {
+        lab.send(SITE, &mut packet.clone()).unwrap();
+    }
+    assert_eq!(ahead(&lab, SITE), 40);
+    assert_eq!(ahead(&lab, Realm(4)), 0, "of another site");
+    for packet in &packets[40..] {
+        lab.send(SITE, &mut packet.clone()).unwrap();
+    }
+    assert_eq!(ahead(&lab, SITE), Nat::AHEAD_MAX);
+}
+
+#[test]
 fn a_renumbered_address_keeps_its_mappings_with_their_ports() {
     let mut lab =
         Lab::new(&NatConfig { pool: vec!["198.51.100.4/32".parse().unwrap()], ..config() });

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::super::mapping::{Kind, Mapping, MappingId};
 use super::super::session::{Session, State};
 use super::super::table::Table;
-use super::super::{Nat, PerTransport, Transport};
+use super::super::{Nat, PerTransport, Realm, Transport};
 
 impl Nat {
     /// Panics when the tables contradict each other.
@@ -59,6 +59,8 @@ impl Table {
         let held = self.hosts.iter_from(0).map(|(_, host)| host.sessions as usize).sum::<usize>();
         assert_eq!(held, sessions);
         let realms: BTreeSet<_> = self.hosts.iter_from(0).map(|(_, host)| host.realm).collect();
+        let of = |realm: &Realm| self.realms.sessions_of(*realm) as usize;
+        assert_eq!(realms.iter().map(of).sum::<usize>(), sessions);
         let held = realms.into_iter().map(|realm| self.realms.of(realm) as usize).sum::<usize>();
         assert_eq!(held, self.mappings.len());
         for (_, host) in self.hosts.iter_from(0) {

@@ -255,6 +255,31 @@ fn a_site_full_of_made_up_hosts_leaves_room_for_others() {
 }
 
 #[test]
+fn made_up_hosts_of_a_site_leave_sessions_for_others() {
+    let mut config = config();
+    config.limits.max_sessions = 40;
+    config.limits.realm_percent = 75;
+    let mut lab = Lab::new(&config);
+    let remote = |n: u16| format!("203.0.113.9:{}", n + 1);
+    let made_up = |n: u16| format!("10.2.0.{}:5000", n % 5 + 1);
+    let results: Vec<_> =
+        (0..40).map(|n| lab.out(SITE, &made_up(n), &remote(n), tcp(SYN))).collect();
+    assert!(results[..30].iter().all(Result::is_ok));
+    assert!(results[30..].iter().all(|result| *result == Err(DropReason::NatSiteLimit)));
+    let refused = lab.out(SITE, "10.2.0.77:5000", SERVER, tcp(SYN));
+    assert_eq!(refused, Err(DropReason::NatSiteLimit));
+    assert_eq!(lab.nat.counts().mappings, 5, "none is made that has no session");
+    assert!(lab.out(SITE, "10.2.0.1:5000", &remote(0), tcp(ACK)).is_ok(), "what lives, lives");
+    for n in 0..10 {
+        assert!(lab.out(Realm(4), "10.2.0.1:5000", &remote(n), tcp(SYN)).is_ok(), "another site");
+    }
+    lab.nat.check();
+    lab.wait(241);
+    assert!(lab.out(SITE, "10.2.0.77:5000", SERVER, tcp(SYN)).is_ok(), "when there is room again");
+    lab.nat.check();
+}
+
+#[test]
 fn a_host_makes_mappings_only_so_fast() {
     let mut config = config();
     config.limits.rate_per_host = Some(10);
