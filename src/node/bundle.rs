@@ -145,8 +145,7 @@ impl Node {
             1 => (flags, BUNDLE_LEN_LEN),
             _ => (flags.with(Flags::BUNDLE), 0),
         };
-        let mtu = self.inner_mtu(route.peer, route.path);
-        let report = self.report_for(now, &route, len - start, mtu);
+        let report = self.report_for(now, &route, len - start, route.mtu);
         let (reporting, total) = with_report(len - start, report.is_some());
         let body = std::mem::take(&mut self.bundles.open[at].body);
         let fill = |place: &mut [u8]| {

@@ -190,8 +190,7 @@ impl Node {
         vnet: &Vnet,
         out: &mut Output,
     ) -> Result<(), DropReason> {
-        let mtu = self.inner_mtu(route.peer, route.path);
-        let mtu = mtu.min(self.inner_mtu(second.peer, second.path));
+        let mtu = route.mtu.min(second.mtu);
         let Ok(mut segmenter) = Segmenter::new(frame, headers, *vnet, mtu) else {
             // Too big for one of them: no copies of parts.
             return self.encapsulate(now, route, frame, headers, vnet, out);

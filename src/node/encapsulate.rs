@@ -11,7 +11,7 @@ use crate::packet::{self, Headers, Segmenter, Vnet};
 use crate::path::{LinkId, Path, PathId};
 use crate::telemetry::{DropReason, Tally};
 use crate::time::Instant;
-use crate::tunnel::Tunnels;
+use crate::tunnel::{RelaySealer, Sealer, Tunnels};
 use crate::wire::{self, Flags, RelayRepr, Report, Split};
 
 /// IPv6 demands that every link carries this much (RFC 8200 section 5); so does the TUN, always.
@@ -55,6 +55,8 @@ pub(super) struct Route {
     pub(super) peer: PeerIndex,
     pub(super) path: Path,
     pub(super) target: Target,
+    /// The largest inner packet that it passes in one datagram.
+    pub(super) mtu: usize,
     hop: Option<Hop>,
     came_in_by: Option<Realm>,
 }
@@ -86,25 +88,43 @@ impl Route {
     }
 }
 
-/// Seals a datagram for the far end and, on a relayed path, for the first hop.
-fn seal(
-    tunnels: &mut Tunnels,
-    now: Instant,
-    route: &Route,
-    flags: Flags,
-    datagram: &mut [u8],
-) -> Result<(), DropReason> {
-    let mut sealer = tunnels.sealer(now, route.peer, route.path.into())?;
-    sealer.seal(flags, &mut datagram[route.offset()..])?;
-    if let Some(hop) = &route.hop {
-        tunnels.seal_relay(now, hop.relay, hop.path, &hop.repr, datagram)?;
+/// What seals the datagrams of a train: for the far end and, on a relayed path, for the first hop.
+struct TrainSealer<'t> {
+    sealer: Sealer<'t>,
+    hop: Option<(RelaySealer<'t>, RelayRepr)>,
+}
+
+impl<'t> TrainSealer<'t> {
+    fn new(tunnels: &'t mut Tunnels, now: Instant, route: &Route) -> Result<Self, DropReason> {
+        let way = (route.peer, route.path.into());
+        Ok(match &route.hop {
+            None => Self { sealer: tunnels.sealer(now, way.0, way.1)?, hop: None },
+            Some(hop) => {
+                let (sealer, relay) = tunnels.relayed_sealers(now, way, (hop.relay, hop.path))?;
+                Self { sealer, hop: Some((relay, hop.repr)) }
+            }
+        })
     }
-    Ok(())
+
+    fn seal(&mut self, flags: Flags, datagram: &mut [u8]) -> Result<(), DropReason> {
+        match &mut self.hop {
+            None => self.sealer.seal(flags, datagram).map(|_| ()),
+            Some((relay, repr)) => {
+                self.sealer.seal(flags, &mut datagram[wire::RELAY_OVERHEAD..])?;
+                relay.seal(repr, datagram)
+            }
+        }
+    }
 }
 
 /// The flags and body length of a packet that may carry a report.
 pub(super) const fn with_report(len: usize, report: bool) -> (Flags, usize) {
     if report { (Flags::REPORT, len + wire::control::REPORT_LEN) } else { (Flags::NONE, len) }
+}
+
+/// The largest inner packet that fits into a tunnel datagram of a given length.
+fn inner_mtu(datagram: u16) -> usize {
+    usize::from(datagram) - wire::DATA_OVERHEAD - wire::COPY_ID_LEN
 }
 
 impl Node {
@@ -118,8 +138,11 @@ impl Node {
     ) -> Option<Route> {
         match path {
             Path::Direct(link) => {
-                let destination = self.peers[peer.usize()].address(link)?;
-                Some(self.route_to(peer, link, destination, tos))
+                let state = self.peers[peer.usize()].state(path)?;
+                let target =
+                    Target { uplink: link.local, destination: state.endpoint.address()?, tos };
+                let mtu = inner_mtu(state.mtu.proven());
+                Some(Route { peer, path, target, mtu, hop: None, came_in_by: None })
             }
             Path::Via(relay) => {
                 let link = self.router.link_to(relay)?;
@@ -133,7 +156,8 @@ impl Node {
                 };
                 let hop = Hop { relay, path: Path::Direct(link).into(), repr };
                 let target = Target { uplink: link.local, destination, tos };
-                Some(Route { peer, path, target, hop: Some(hop), came_in_by: None })
+                let mtu = self.proven_mtu(peer, path);
+                Some(Route { peer, path, target, mtu, hop: Some(hop), came_in_by: None })
             }
         }
     }
@@ -147,7 +171,9 @@ impl Node {
         tos: u8,
     ) -> Route {
         let target = Target { uplink: link.local, destination, tos };
-        Route { peer, path: Path::Direct(link), target, hop: None, came_in_by: None }
+        let path = Path::Direct(link);
+        let mtu = self.proven_mtu(peer, path);
+        Route { peer, path, target, mtu, hop: None, came_in_by: None }
     }
 
     /// Sends one plaintext of `len` bytes, written by `fill`, over `route`.
@@ -163,15 +189,11 @@ impl Node {
         let offset = route.offset();
         let total = offset + wire::DATA_OVERHEAD + len;
         // Keys are asked for first, so that nothing is queued that cannot be sealed.
-        self.can_seal(now, route.peer)?;
-        if let Some(hop) = &route.hop {
-            self.can_seal(now, hop.relay)?;
-        }
+        let mut sealer = TrainSealer::new(&mut self.tunnels, now, route)?;
         let datagram = out.tx.push(route.target, total).ok_or(DropReason::BatchFull)?;
         let start = offset + wire::DATA_HEADER_LEN;
         fill(&mut datagram[start..start + len]);
-        let sealed = seal(&mut self.tunnels, now, route, flags, datagram);
-        if let Err(reason) = sealed {
+        if let Err(reason) = sealer.seal(flags, datagram) {
             // What is not sealed must not stay: the whole batch is sent.
             datagram.fill(0);
             out.tx.take_back(route.target);
@@ -190,13 +212,10 @@ impl Node {
         if self.tunnels.is_up(now, peer) { Ok(()) } else { Err(DropReason::NoTunnel) }
     }
 
-    /// The largest inner packet that a path passes in one datagram.
-    pub(super) fn inner_mtu(&self, peer: PeerIndex, path: Path) -> usize {
-        let peer = &self.peers[peer.usize()];
-        let datagram = peer
-            .state(path)
-            .map_or_else(|| super::peer::base_datagram(path, false), |state| state.mtu.proven());
-        usize::from(datagram) - wire::DATA_OVERHEAD - wire::COPY_ID_LEN
+    fn proven_mtu(&self, peer: PeerIndex, path: Path) -> usize {
+        let state = self.peers[peer.usize()].state(path);
+        let base = || super::peer::base_datagram(path, false);
+        inner_mtu(state.map_or_else(base, |state| state.mtu.proven()))
     }
 
     /// Cuts a train to what the path passes, seals it and queues it. What finds no room in the send
@@ -224,7 +243,7 @@ impl Node {
         out: &mut Output,
     ) -> Result<(), DropReason> {
         let Unsent { route, vnet, next, .. } = unsent;
-        let mtu = self.inner_mtu(route.peer, route.path);
+        let mtu = route.mtu;
         let mut segmenter = match Segmenter::new(frame, headers, *vnet, mtu) {
             Ok(segmenter) => segmenter,
             Err(DropReason::TooBig) => {
@@ -239,11 +258,7 @@ impl Node {
             return self.bundle_train(now, unsent, flags, &segmenter, mtu, out);
         }
         self.close_bundle(now, route.peer, out);
-        let stopped = if route.hop.is_none() {
-            self.send_train(now, unsent, flags, &segmenter, mtu, out)?
-        } else {
-            self.send_relayed(now, unsent, flags, &segmenter, mtu, out)
-        };
+        let stopped = self.send_train(now, unsent, flags, &segmenter, mtu, out)?;
         let Some((index, reason)) = stopped else { return Ok(()) };
         // Those before are on their way.
         if reason == DropReason::BatchFull && index > *next {
@@ -254,37 +269,7 @@ impl Node {
         Ok(())
     }
 
-    /// Seals all packets of a train over a relayed path. Says which one could not go, and why.
-    fn send_relayed(
-        &mut self,
-        now: Instant,
-        unsent: &Unsent,
-        flags: Flags,
-        segmenter: &Segmenter<'_>,
-        mtu: usize,
-        out: &mut Output,
-    ) -> Option<(usize, DropReason)> {
-        let route = &unsent.route;
-        let last = segmenter.count() - 1;
-        for index in unsent.next..segmenter.count() {
-            let len = segmenter.segment_len(index);
-            let report = if index == last { self.report_for(now, route, len, mtu) } else { None };
-            let fill = |place: &mut [u8]| {
-                segmenter.write(index, &mut place[..len]);
-                if let Some(report) = &report {
-                    place[len..].copy_from_slice(&report.emit());
-                }
-            };
-            let (reporting, len) = with_report(len, report.is_some());
-            if let Err(reason) = self.send(now, route, flags.with(reporting), len, fill, out) {
-                return Some((index, reason));
-            }
-        }
-        None
-    }
-
-    /// Seals all packets of a train over a direct path, asking for the keys once. Says which one
-    /// could not go, and why.
+    /// Seals all packets of a train, asking for the keys once. Says which one could not go, and why.
     fn send_train(
         &mut self,
         now: Instant,
@@ -297,19 +282,20 @@ impl Node {
         let route = &unsent.route;
         let last = segmenter.count() - 1;
         let report = self.report_for(now, route, segmenter.segment_len(last), mtu);
-        let mut sealer = self.tunnels.sealer(now, route.peer, route.path.into())?;
+        let offset = route.offset();
+        let mut sealer = TrainSealer::new(&mut self.tunnels, now, route)?;
         let mut sent = Tally::default();
         let mut stopped = None;
         for index in unsent.next..segmenter.count() {
             let len = segmenter.segment_len(index);
             let report = report.as_ref().filter(|_| index == last);
             let (reporting, body) = with_report(len, report.is_some());
-            let total = wire::DATA_OVERHEAD + body;
+            let total = offset + wire::DATA_OVERHEAD + body;
             let Some(datagram) = out.tx.push(route.target, total) else {
                 stopped = Some((index, DropReason::BatchFull));
                 break;
             };
-            let start = wire::DATA_HEADER_LEN;
+            let start = offset + wire::DATA_HEADER_LEN;
             segmenter.write(index, &mut datagram[start..start + len]);
             if let Some(report) = report {
                 datagram[start + len..start + body].copy_from_slice(&report.emit());
@@ -492,7 +478,8 @@ mod tests {
         let mut results = Vec::new();
         for relay in 0..300 {
             let path = Path::Via(PeerIndex(relay));
-            let route = Route { peer: PeerIndex(0), path, target, hop: None, came_in_by: None };
+            let route =
+                Route { peer: PeerIndex(0), path, target, mtu: 1_392, hop: None, came_in_by: None };
             let fill = |place: &mut [u8]| place.fill(0xaa);
             results.push(node.send(NOW, &route, Flags::NONE, 100, fill, &mut out));
         }
@@ -516,7 +503,8 @@ mod tests {
         };
         let link = LinkId { local: UplinkIndex(0), remote: UplinkIndex(0) };
         let path = Path::Direct(link);
-        let route = Route { peer: PeerIndex(0), path, target, hop: None, came_in_by: None };
+        let route =
+            Route { peer: PeerIndex(0), path, target, mtu: 1_392, hop: None, came_in_by: None };
         let mut frame = Vec::new();
         etherparse::PacketBuilder::ipv4([10, 1, 0, 5], [10, 2, 0, 5], 64)
             .udp(1, 2)

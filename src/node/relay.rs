@@ -135,7 +135,7 @@ impl Node {
             run.advance();
             let datagram = &mut rx.slots[arrival.slot].buffer[range.clone()];
             // Class and flow are each datagram's own.
-            let sealed = RelayHeader::parse(datagram).and_then(|RelayHeader { repr, .. }| {
+            let sealed = RelayHeader::labelled(repr, datagram).and_then(|repr| {
                 if self.policy.refused.contains(repr.class) {
                     refused = Some(repr.class);
                     return Err(DropReason::RelayClassRefused);

@@ -26,6 +26,25 @@ impl Tunnels {
         Sealer::new(keys, path)
     }
 
+    /// The same for datagrams that go to `peer` by a relay, and what puts relay headers around them
+    /// for the hop to it: `hop` with the path there.
+    pub fn relayed_sealers(
+        &mut self,
+        now: Instant,
+        (peer, path): (PeerIndex, PathId),
+        (hop, hop_path): (PeerIndex, PathId),
+    ) -> Result<(Sealer<'_>, RelaySealer<'_>), DropReason> {
+        self.check_sealing(now, peer)?;
+        self.check_sealing(now, hop)?;
+        let both = self.peers.get_disjoint_mut([peer.usize(), hop.usize()]);
+        let [state, hop] = both.map_err(|_| DropReason::NoTunnel)?;
+        let keys = state.current.as_deref_mut().ok_or(DropReason::NoTunnel)?;
+        let hop_keys = hop.current.as_deref_mut().ok_or(DropReason::NoTunnel)?;
+        // A path more than there may be is found out before anything is sealed.
+        hop_keys.relay.sent.next_of(hop_path)?;
+        Ok((Sealer::new(keys, path)?, RelaySealer { keys: hop_keys, path: hop_path }))
+    }
+
     /// What is sealed for `peer` now causes an answer, if it has our keys and there is a way. Nothing
     /// heard for a second means that it may have lost them. Answers, which end an exchange, and
     /// probes of a way that is known to be dead are not to be told here.

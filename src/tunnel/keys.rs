@@ -165,10 +165,11 @@ impl Keys {
         repr: &RelayRepr,
         datagram: &mut [u8],
     ) -> Result<u64, DropReason> {
-        let counter = *self.relay.sent.next_of(hop_path)?;
         if datagram.len() < RELAY_OVERHEAD + DATA_OVERHEAD {
             return Err(DropReason::Truncated);
         }
+        let next = self.relay.sent.next_of(hop_path)?;
+        let counter = *next;
         let receiver_index = self.remote_index;
         let header = RelayHeader { path: hop_path, receiver_index, counter, repr: *repr };
         datagram[..TAG_AT].copy_from_slice(&header.emit());
@@ -176,7 +177,7 @@ impl Keys {
         let aad = associated_data(datagram, &mut buffer).ok_or(DropReason::Malformed)?;
         let tag = &mut datagram[TAG_AT..RELAY_OVERHEAD];
         self.relay.seal.seal(hop_path, counter, aad, &mut [], tag);
-        *self.relay.sent.next_of(hop_path)? += 1;
+        *next += 1;
         self.sealed += 1;
         Ok(counter)
     }

@@ -99,6 +99,14 @@ impl RelayHeader {
         })
     }
 
+    /// The addressing of a datagram that has the same way to go as `repr` and whose header was
+    /// parsed before: class and flow are its own.
+    pub fn labelled(repr: &RelayRepr, datagram: &[u8]) -> Result<RelayRepr, DropReason> {
+        let label = datagram.get(25..28).ok_or(DropReason::Truncated)?;
+        let flow_hash = u16::from_be_bytes([label[1], label[2]]);
+        Ok(RelayRepr { class: label[0], flow_hash, ..*repr })
+    }
+
     /// The 28 bytes in front of the tag.
     pub fn emit(&self) -> [u8; TAG_AT] {
         let mut bytes = [0; TAG_AT];
