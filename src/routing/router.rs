@@ -417,11 +417,18 @@ impl Router {
         &self.database
     }
 
-    /// What the path in use costs, in the unit of the metric; less is better. Allocates: for new
-    /// flows and for `status`, not for each packet.
+    /// What the path in use costs, in the unit of the metric; less is better. Under a metric of
+    /// applications it allocates.
     pub fn cost(&self, now: Instant, peer: PeerIndex, demand: impl Into<Demand>) -> Option<f64> {
         let demand = demand.into();
         let path = self.path(peer, demand)?;
+        let metric = self.demands.get(demand.usize())?.metric;
+        if metric != Metric::App {
+            let mut only = [self.gather_one(peer.usize(), path)?];
+            self.weigh(now, peer.usize(), metric, &mut only);
+            return Some(only[0].cost);
+        }
+        // Whether their values count depends on all candidates.
         let candidates = self.explain(now, peer, demand)?.candidates;
         candidates.iter().find(|candidate| candidate.path == path).map(|found| found.cost)
     }

@@ -3,21 +3,34 @@
 use super::Router;
 use crate::id::PeerIndex;
 use crate::metric::{LinkReport, Liveness, Metric};
-use crate::path::Path;
+use crate::path::{LinkId, Path};
 use crate::routing::cost::preference;
 use crate::routing::explain::{Candidate, Standing};
 use crate::time::Instant;
 
 impl Router {
     pub(super) fn gather_direct(&self, index: usize, candidates: &mut Vec<Candidate>) {
-        for (id, ours) in &self.peers[index].links {
-            let report = self.with_other_end(index, *ours);
-            let standing = match report.state {
-                Liveness::Up => Standing::Eligible,
-                Liveness::Suspect => Standing::StayOnly,
-                Liveness::Down => Standing::Down,
-            };
-            candidates.push(candidate(Path::Direct(*id), standing, report, false));
+        let links = self.peers[index].links.iter();
+        candidates.extend(links.map(|(id, ours)| self.direct(index, *id, *ours)));
+    }
+
+    fn direct(&self, index: usize, id: LinkId, ours: LinkReport) -> Candidate {
+        let report = self.with_other_end(index, ours);
+        let standing = match report.state {
+            Liveness::Up => Standing::Eligible,
+            Liveness::Suspect => Standing::StayOnly,
+            Liveness::Down => Standing::Down,
+        };
+        candidate(Path::Direct(id), standing, report, false)
+    }
+
+    /// One path, as it is gathered.
+    pub(super) fn gather_one(&self, index: usize, path: Path) -> Option<Candidate> {
+        match path {
+            Path::Direct(id) => Some(self.direct(index, id, self.peers[index].link(id)?)),
+            Path::Via(relay) => {
+                (relay.usize() < self.peers.len()).then(|| self.through(index, relay.usize()))
+            }
         }
     }
 
@@ -31,14 +44,16 @@ impl Router {
     }
 
     pub(super) fn gather_relayed(&self, index: usize, candidates: &mut Vec<Candidate>) {
-        for relay in (0..self.peers.len()).filter(|relay| *relay != index) {
-            let index_of_relay = PeerIndex(relay as u16);
-            let measured = self.peers[index].relayed.iter().find(|m| m.0 == index_of_relay);
-            let measured = measured.map(|measured| measured.1.0);
-            let (standing, report) = self.relayed(index, relay, measured);
-            let path = Path::Via(index_of_relay);
-            candidates.push(candidate(path, standing, report, measured.is_some()));
-        }
+        let relays = (0..self.peers.len()).filter(|relay| *relay != index);
+        candidates.extend(relays.map(|relay| self.through(index, relay)));
+    }
+
+    fn through(&self, index: usize, relay: usize) -> Candidate {
+        let index_of_relay = PeerIndex(relay as u16);
+        let measured = self.peers[index].relayed.iter().find(|m| m.0 == index_of_relay);
+        let measured = measured.map(|measured| measured.1.0);
+        let (standing, report) = self.relayed(index, relay, measured);
+        candidate(Path::Via(index_of_relay), standing, report, measured.is_some())
     }
 
     /// What the two links of the path to `peer` through `relay` are said to be like.

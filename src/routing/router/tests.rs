@@ -497,6 +497,8 @@ proptest! {
                         let story = bench.router.explain(at(ms), peer(to), metric).unwrap();
                         let used = story.candidates.iter().find(|c| c.path == path);
                         prop_assert!(used.is_some_and(|c| c.standing.is_usable()), "{story:?}");
+                        let cost = bench.router.cost(at(ms), peer(to), metric);
+                        prop_assert_eq!(cost, used.map(|candidate| candidate.cost));
                     }
                 }
             }
