@@ -47,6 +47,12 @@ impl Tun {
         }
         // One that is there already would be joined, were we to ask for several queues.
         let several = if_nametoindex(name).is_err();
+        if !several {
+            log::warn!(
+                "the TUN device `{name}` is there already and gives one queue only: small packets \
+                 will wait behind bulk transfers; remove it, and the gateway makes its own"
+            );
+        }
         let device = DeviceBuilder::new()
             .name(name)
             .layer(Layer::L3)

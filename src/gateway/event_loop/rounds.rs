@@ -275,10 +275,12 @@ mod tests {
         }
         let order: Vec<_> = std::iter::from_fn(|| kernel.read()).map(|(index, _)| index).collect();
         assert_eq!(order.len(), 48);
-        for round in order.chunks(16).take(1) {
-            let mut round = round.to_vec();
-            round.dedup();
-            assert!(round.len() >= 8, "{order:?}");
+        // A quantum is two of these frames.
+        for (turns, frames) in [(&order[..32], 2), (&order[32..], 1)] {
+            let mut turns = turns.to_vec();
+            turns.sort_unstable();
+            let fair: Vec<_> = (0..16).flat_map(|index| vec![index; frames]).collect();
+            assert_eq!(turns, fair, "{order:?}");
         }
     }
 
