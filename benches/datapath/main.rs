@@ -80,7 +80,10 @@ fn clock() -> std::time::Instant {
 
 /// Nanoseconds per unit: the smallest and the median.
 fn time(step: &Step) -> [f64; 2] {
-    let mut work = (step.make)();
+    time_of(step, (step.make)())
+}
+
+fn time_of(step: &Step, mut work: Box<dyn Work>) -> [f64; 2] {
     let runs = if step.name == "connect" { 240 } else { TIMED };
     let mut times: Vec<f64> = (0..runs)
         .map(|_| {
@@ -125,6 +128,7 @@ fn table() -> ExitCode {
     say!("step, unit: ns smallest, ns median, instructions of our own");
     let mut least = Vec::new();
     let counting = count::is_possible();
+    million();
     for step in STEPS {
         let [smallest, median] = time(step);
         let count = if counting { count::instructions(step, COUNTED) } else { None };
@@ -199,14 +203,27 @@ fn bless() -> ExitCode {
     }
 }
 
+/// Look-ups among a million flows, and the memory of each: table, index, timers.
+fn million() {
+    let step = &steps::AMONG_A_MILLION;
+    let before = resident();
+    let work = (step.make)();
+    let bytes = (resident() - before) * 1_048_576.0 / 1e6;
+    let [smallest, median] = time_of(step, work);
+    say!("{:16} {:8} {smallest:8.1} {median:8.1} {:>8}", step.name, step.unit, "-");
+    say!("figure flow_bytes {bytes:.0}");
+}
+
+/// Resident memory, MiB.
+fn resident() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("");
+    let kib = line.trim().trim_end_matches(" kB").parse::<f64>().unwrap_or(0.0);
+    kib / 1_024.0
+}
+
 /// Resident memory of a node and its buffers, then with flows through the exit's NAT.
 fn memory() -> ExitCode {
-    let resident = || {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("");
-        let kib = line.trim().trim_end_matches(" kB").parse::<f64>().unwrap_or(0.0);
-        kib / 1_024.0
-    };
     let before = resident();
     let mut work = steps::many_flows();
     let idle = resident();
