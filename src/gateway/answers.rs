@@ -91,6 +91,7 @@ fn status(node: &Node, now: Instant, scene: &Scene<'_>) -> Status {
             underlay_tx: counters.underlay_tx.into(),
             relayed: counters.relayed.into(),
             copies: counters.copies.into(),
+            waited: counters.waited.into(),
         },
         drops: counters.drops().map(|(r, count)| (r.name().to_owned(), count)).collect(),
     }

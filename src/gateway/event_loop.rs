@@ -8,6 +8,7 @@ mod hosts;
 mod nat;
 mod ready;
 mod rounds;
+mod sends;
 
 use std::collections::VecDeque;
 use std::io;
@@ -23,12 +24,13 @@ use super::answers;
 use super::ask::{Line, ToControl, ToLoop};
 use super::logging::Throttle;
 use super::nat_log::NatLog;
-use crate::batch::{BUFFER_LEN, Output, RxBatch, Transmit};
+use crate::batch::{BUFFER_LEN, Output, RxBatch};
 use crate::config::Config;
 use crate::id::UplinkIndex;
 use crate::io::clock::Clock;
 use crate::io::lan_server::LanServer;
 use crate::io::signals::{Order, Signals};
+use crate::io::stamps::Stamps;
 use crate::io::timer::Timer;
 use crate::io::tun::{Tun, TunOffload};
 use crate::io::underlay::{Received, Receiver, UnderlaySocket};
@@ -39,6 +41,7 @@ use crate::time::Instant;
 use hosts::Frame;
 use ready::Ready;
 use rounds::Rounds;
+use sends::send;
 
 use std::os::fd::AsRawFd as _;
 
@@ -99,6 +102,8 @@ pub(super) struct EventLoop {
     /// Bytes of frames whose datagrams are in the send batch.
     unsent: usize,
     ready: Ready,
+    /// Sockets that are watched for room, because something waits for it.
+    awaiting_room: u32,
     throttle: Throttle,
     /// LAN servers that may have more.
     lan_ready: bool,
@@ -111,13 +116,14 @@ impl EventLoop {
         let timer = Timer::new(&parts.clock).context("cannot create a timer")?;
         let mut this = Self {
             timer,
-            receiver: Receiver::new(RX_SLOTS),
+            receiver: Receiver::new(RX_SLOTS, Stamps::new(parts.clock)),
             rx: RxBatch::new(RX_SLOTS),
             out: Output::new(TX_GROUPS),
             frame: Frame::new(),
             rounds: Rounds::new(parts.tun.queues().len()),
             unsent: 0,
             ready: Ready::default(),
+            awaiting_room: 0,
             throttle: Throttle::new(parts.clock.now()),
             lan_ready: true,
             stopping: false,
@@ -142,6 +148,7 @@ impl EventLoop {
     pub(super) fn run(&mut self) -> anyhow::Result<()> {
         let mut events = Events::with_capacity(64);
         while !self.stopping {
+            self.watch_rests();
             self.wait(&mut events)?;
             self.turn()?;
             self.take_messages();
@@ -192,6 +199,7 @@ impl EventLoop {
     /// First what peers sent, out of the house at once; then what hosts sent.
     fn turn(&mut self) -> anyhow::Result<()> {
         let mut now = self.parts.clock.now();
+        self.send_rests();
         self.receive();
         if self.rx.filled > 0 {
             self.parts.node.handle_datagrams(now, &mut self.rx, &mut self.out);
@@ -249,43 +257,13 @@ impl EventLoop {
         }
     }
 
-    /// Sends what is finished; and all there is when the next call might not find room.
-    fn flush_if_full(&mut self) {
-        let parts = &mut self.parts;
-        let unsent = &mut self.unsent;
-        self.out.tx.drain_finished(|transmit| {
-            send_transmit(parts, transmit);
-            *unsent = 0;
-        });
-        if !self.out.tx.has_room(Node::TX_HEADROOM) {
-            self.send_batch();
-        }
-    }
-
-    /// Sends what the node sealed. Its other output points into the receive buffers and waits for
-    /// the end of the turn.
-    fn send_batch(&mut self) {
-        send_all(&mut self.parts, &mut self.out);
-        self.unsent = 0;
-    }
-
     /// Ends the node's turn and carries out its output.
     fn carry_out(&mut self, now: Instant) {
         self.parts.node.end_turn(now, &mut self.rx, &mut self.out);
         for forward in &self.out.forwards {
             let range = forward.range.start as usize..forward.range.end as usize;
             let bytes = &self.rx.slots[usize::from(forward.slot)].buffer[range];
-            let (target, stride) = (forward.target, forward.stride as usize);
-            let result = match self.parts.sockets.get_mut(target.uplink.usize()) {
-                Some(Some(socket)) => socket.send(target.destination, target.tos, bytes, stride),
-                _ => {
-                    let count = bytes.len().div_ceil(stride.max(1)) as u64;
-                    Err((DropReason::UnderlaySend, count))
-                }
-            };
-            if let Err((reason, count)) = result {
-                self.parts.node.counters_mut().drop_many(reason, count);
-            }
+            send(&mut self.parts, forward.target, bytes, forward.stride as usize);
         }
         self.send_batch();
         let offload = self.parts.tun.offload();
@@ -357,6 +335,8 @@ impl EventLoop {
     fn replace_socket(&mut self, uplink: UplinkIndex, socket: Option<UnderlaySocket>) {
         let Some(place) = self.parts.sockets.get_mut(uplink.usize()) else { return };
         if let Some(old) = place.take() {
+            self.parts.node.counters_mut().drop_many(DropReason::UnderlaySend, old.rest());
+            self.awaiting_room &= !(1 << uplink.usize());
             let _ = self.parts.poll.registry().deregister(&mut SourceFd(&old.raw()));
         }
         let name = &self.parts.config.uplinks[uplink.usize()].name;
@@ -371,30 +351,12 @@ impl EventLoop {
     }
 }
 
-/// Sends all that the node sealed.
-fn send_all(parts: &mut Parts, out: &mut Output) {
-    for transmit in out.tx.transmits() {
-        send_transmit(parts, transmit);
-    }
-    out.tx.clear();
-}
-
-fn send_transmit(parts: &mut Parts, transmit: &Transmit) {
-    let target = transmit.target;
-    let result = match parts.sockets.get_mut(target.uplink.usize()) {
-        Some(Some(socket)) => {
-            socket.send(target.destination, target.tos, transmit.bytes(), transmit.stride)
-        }
-        _ => Err((DropReason::UnderlaySend, transmit.segments as u64)),
-    };
-    if let Err((reason, count)) = result {
-        parts.node.counters_mut().drop_many(reason, count);
-    }
-}
-
 /// A poll with a waker in it.
 pub(super) fn poll_with_waker(token: Token) -> anyhow::Result<(Poll, Arc<Waker>)> {
     let poll = Poll::new().context("cannot create an epoll instance")?;
     let waker = Waker::new(poll.registry(), token).context("cannot create a waker")?;
     Ok((poll, Arc::new(waker)))
 }
+
+#[cfg(test)]
+mod ecn_tests;

@@ -395,6 +395,9 @@ pub struct TrafficStatus {
     /// Second copies of packets that went over two paths.
     #[serde(default)]
     pub copies: TallyStatus,
+    /// Datagrams that waited for room in a socket before they left.
+    #[serde(default)]
+    pub waited: TallyStatus,
 }
 
 /// Packets and bytes of one peer in both directions.

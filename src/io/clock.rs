@@ -38,6 +38,13 @@ impl Clock {
         Instant::from_micros(read(self.id).as_micros() as u64)
     }
 
+    /// The monotonic clock, the calendar as it is, and the monotonic clock again.
+    pub(crate) fn reading(&self) -> (Instant, WallClock, Instant) {
+        let before = self.now();
+        let calendar = WallClock(read(ClockId::CLOCK_REALTIME).as_nanos() as u64);
+        (before, calendar, self.now())
+    }
+
     /// Calendar time, but growing at least as fast as `now` from the floor on: a calendar that was
     /// set back must not make our handshakes look replayed.
     pub(crate) fn wall(&self, now: Instant) -> WallClock {

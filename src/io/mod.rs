@@ -9,6 +9,7 @@ pub(crate) mod lan_server;
 pub(crate) mod netlink;
 pub(crate) mod nft;
 pub(crate) mod signals;
+pub(crate) mod stamps;
 pub(crate) mod sysctl;
 pub(crate) mod timer;
 pub(crate) mod tun;

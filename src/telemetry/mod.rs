@@ -42,6 +42,8 @@ pub struct Counters {
     pub copies: Tally,
     /// Packets of redundant classes that went once, for want of budget.
     pub copies_refused: u64,
+    /// Datagrams that waited for room in a socket before they left.
+    pub waited: Tally,
     drops: [u64; DropReason::COUNT],
 }
 
@@ -55,6 +57,7 @@ impl Default for Counters {
             relayed: Tally::default(),
             copies: Tally::default(),
             copies_refused: 0,
+            waited: Tally::default(),
             drops: [0; DropReason::COUNT],
         }
     }

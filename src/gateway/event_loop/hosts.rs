@@ -2,7 +2,8 @@
 
 use anyhow::bail;
 
-use super::{EventLoop, TURN_BYTES, send_all};
+use super::sends::send_all;
+use super::{EventLoop, TURN_BYTES};
 use crate::batch::BUFFER_LEN;
 use crate::io::tun::RawVnet;
 use crate::node::TunVerdict;

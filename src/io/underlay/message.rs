@@ -8,6 +8,7 @@ use std::ptr;
 
 use crate::batch::RxBatch;
 use crate::id::UplinkIndex;
+use crate::io::stamps::Stamps;
 
 /// Room for the control messages of one datagram, aligned as the kernel wants them.
 #[repr(C, align(8))]
@@ -133,12 +134,13 @@ pub(crate) struct Receiver {
     iovecs: Vec<libc::iovec>,
     names: Vec<libc::sockaddr_storage>,
     controls: Vec<Control>,
+    stamps: Stamps,
 }
 
 impl Receiver {
-    /// For batches of up to `slots` buffers.
+    /// For batches of up to `slots` buffers. Times of arrival are told by the clock of `stamps`.
     #[expect(unsafe_code, reason = "C structures start zeroed")]
-    pub(crate) fn new(slots: usize) -> Self {
+    pub(crate) fn new(slots: usize, stamps: Stamps) -> Self {
         // SAFETY: all-zero is valid for these plain C structures.
         let (header, iovec, name) = unsafe { (mem::zeroed(), mem::zeroed(), mem::zeroed()) };
         Self {
@@ -146,6 +148,7 @@ impl Receiver {
             iovecs: vec![iovec; slots],
             names: vec![name; slots],
             controls: vec![Control([0; 128]); slots],
+            stamps,
         }
     }
 
@@ -213,7 +216,8 @@ impl Receiver {
 
     /// Describes the received datagrams in their slots. Those without a usable sender, and empty
     /// ones, are left out.
-    fn take(&self, uplink: UplinkIndex, rx: &mut RxBatch, received: usize) {
+    fn take(&mut self, uplink: UplinkIndex, rx: &mut RxBatch, received: usize) {
+        self.stamps.begin();
         let first = rx.filled;
         for i in 0..received {
             let header = &self.headers[i];
@@ -223,26 +227,38 @@ impl Receiver {
             if len == 0 || truncated {
                 continue;
             }
-            let (stride, tos) = read_control(&header.msg_hdr);
+            let Told { stride, tos, stamp } = read_control(&header.msg_hdr);
+            let stride = stride.filter(|&stride| stride > 0 && stride <= len).unwrap_or(len);
+            // What is measured by its time of arrival is no part of a train.
+            let stamp = stamp.filter(|_| stride == len);
+            let received_at = stamp.and_then(|stamp| self.stamps.place(stamp));
             // An earlier one was left out: keep the filled slots together.
             rx.slots.swap(rx.filled, first + i);
             let slot = &mut rx.slots[rx.filled];
             slot.len = len;
-            slot.stride = stride.filter(|&stride| stride > 0 && stride <= len).unwrap_or(len);
+            slot.stride = stride;
             slot.uplink = uplink;
             slot.source = source;
             slot.tos = tos;
-            slot.received_at = None;
+            slot.received_at = received_at;
             rx.filled += 1;
         }
     }
 }
 
-/// The GRO stride, if any, and the type of service.
+/// What the kernel tells beside the bytes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Told {
+    /// Of datagrams that were merged (GRO).
+    stride: Option<usize>,
+    tos: u8,
+    /// When they came, in nanoseconds since 1970.
+    stamp: Option<i64>,
+}
+
 #[expect(unsafe_code, reason = "control messages are laid out by hand")]
-fn read_control(header: &libc::msghdr) -> (Option<usize>, u8) {
-    let mut stride = None;
-    let mut tos = 0;
+fn read_control(header: &libc::msghdr) -> Told {
+    let mut told = Told::default();
     // SAFETY: the kernel filled in `header` together with the control buffer it points at, which
     // lives as long as the receiver; the CMSG macros stay within its length, and each value is
     // read with the size the kernel documents for its type.
@@ -252,18 +268,23 @@ fn read_control(header: &libc::msghdr) -> (Option<usize>, u8) {
             let data = libc::CMSG_DATA(cmsg);
             match ((*cmsg).cmsg_level, (*cmsg).cmsg_type) {
                 (libc::SOL_UDP, libc::UDP_GRO) => {
-                    stride = usize::try_from(ptr::read_unaligned(data.cast::<libc::c_int>())).ok();
+                    told.stride =
+                        usize::try_from(ptr::read_unaligned(data.cast::<libc::c_int>())).ok();
                 }
-                (libc::IPPROTO_IP, libc::IP_TOS) => tos = *data,
+                (libc::IPPROTO_IP, libc::IP_TOS) => told.tos = *data,
                 (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
-                    tos = ptr::read_unaligned(data.cast::<libc::c_int>()) as u8;
+                    told.tos = ptr::read_unaligned(data.cast::<libc::c_int>()) as u8;
+                }
+                (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => {
+                    let time = ptr::read_unaligned(data.cast::<libc::timespec>());
+                    told.stamp = Some(time.tv_sec * 1_000_000_000 + time.tv_nsec);
                 }
                 _ => {}
             }
             cmsg = libc::CMSG_NXTHDR(header, cmsg);
         }
     }
-    (stride, tos)
+    told
 }
 
 #[expect(unsafe_code, reason = "C unions of address families")]

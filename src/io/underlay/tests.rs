@@ -1,7 +1,13 @@
+use std::cell::Cell;
+use std::time::Duration;
+
 use super::message::Received;
 use super::*;
 use crate::batch::RxBatch;
 use crate::id::UplinkIndex;
+use crate::io::clock::Clock;
+use crate::io::stamps::Stamps;
+use crate::time::WallClock;
 
 fn pair(ip: &str) -> (UnderlaySocket, UnderlaySocket) {
     let local = SocketAddr::new(ip.parse().unwrap(), 0);
@@ -9,8 +15,12 @@ fn pair(ip: &str) -> (UnderlaySocket, UnderlaySocket) {
     (open(), open())
 }
 
+fn receiver() -> Receiver {
+    Receiver::new(8, Stamps::new(Clock::new(WallClock(0))))
+}
+
 fn receive_all(socket: &UnderlaySocket, rx: &mut RxBatch) {
-    let mut receiver = Receiver::new(8);
+    let mut receiver = receiver();
     while receiver.receive(socket.raw(), UplinkIndex(3), rx, 8) == Received::Some {
         assert!(rx.filled < rx.slots.len(), "more slots than datagrams are needed to drain");
     }
@@ -77,7 +87,6 @@ fn one_datagram_that_is_too_big_does_not_end_the_cutting_of_trains() {
 #[test]
 fn lack_of_room_is_told_from_a_refusal() {
     for (code, reason) in [
-        (libc::EAGAIN, DropReason::UnderlayBusy),
         (libc::ENOBUFS, DropReason::UnderlayBusy),
         (libc::EMSGSIZE, DropReason::UnderlayTooBig),
         (libc::ENETUNREACH, DropReason::UnderlaySend),
@@ -103,7 +112,7 @@ fn slots_are_filled_only_within_the_budget_and_the_batch() {
     for len in 1..=5 {
         from.send(to.local(), 0, &vec![1; len * 10], len * 10).unwrap();
     }
-    let mut receiver = Receiver::new(8);
+    let mut receiver = receiver();
     let mut rx = RxBatch::new(3);
     assert_eq!(receiver.receive(to.raw(), UplinkIndex(0), &mut rx, 2), Received::Some);
     assert_eq!(rx.filled, 2);
@@ -123,4 +132,79 @@ fn a_taken_port_is_one_clear_sentence() {
     assert_eq!(error, "the address 192.0.2.77 is not on the interface `lo`");
     let error = UnderlaySocket::open("nope0", foreign, true).err().unwrap().to_string();
     assert_eq!(error, "there is no interface `nope0`");
+}
+
+#[test]
+fn the_time_of_arrival_is_the_kernels_and_not_that_of_the_reading() {
+    for ip in ["127.0.0.1", "::1"] {
+        let (mut from, to) = pair(ip);
+        let clock = Clock::new(WallClock(0));
+        let sent = clock.now();
+        from.send(to.local(), 0, &[7; 100], 100).unwrap();
+        to.socket.set_nonblocking(false).unwrap();
+        to.socket.peek(&mut [std::mem::MaybeUninit::uninit(); 8]).unwrap();
+        to.socket.set_nonblocking(true).unwrap();
+        // It is there by now; only then time passes.
+        let there = clock.now();
+        while clock.now() - there < Duration::from_millis(2) {}
+        let mut rx = RxBatch::new(8);
+        receive_all(&to, &mut rx);
+        let at = rx.slots[0].received_at.expect("the kernel said when");
+        let slack = Duration::from_micros(200);
+        assert!(sent < at + slack && at < there + slack, "{sent} {at} {there}");
+    }
+}
+
+thread_local! {
+    /// Bytes that the socket under test has room for.
+    static ROOM: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Sends like the kernel does whose socket has room for [`ROOM`] bytes.
+fn send_into_room(
+    fd: RawFd,
+    destination: SocketAddr,
+    tos: u8,
+    bytes: &[u8],
+    segment: Option<u16>,
+) -> io::Result<()> {
+    let room = ROOM.get().checked_sub(bytes.len()).ok_or(io::ErrorKind::WouldBlock)?;
+    ROOM.set(room);
+    message::send(fd, destination, tos, bytes, segment)
+}
+
+#[test]
+fn what_the_socket_has_no_room_for_waits_in_order_and_within_bounds() {
+    for gso in [true, false] {
+        let (mut from, to) = pair("127.0.0.1");
+        (from.send, from.gso) = (send_into_room, gso);
+        ROOM.set(5_500);
+        let (mut trains, mut refused) = (0u8, 0);
+        while refused == 0 {
+            let result = from.send(to.local(), trains, &[trains; 3_500], 1_000);
+            if let Err((reason, count)) = result {
+                assert_eq!(reason, DropReason::UnderlayBusy);
+                refused += count;
+            }
+            trains += 1;
+        }
+        assert!(from.has_rest());
+        assert_eq!(refused, 4);
+        let waited = from.take_waited();
+        assert!(waited.bytes <= Rest::BYTES as u64 && waited.packets >= 200, "{waited:?}");
+        // Without GSO two datagrams of the second train still found room.
+        let left = trains as u64 * 4 - 4 - waited.packets;
+        assert_eq!(left, if gso { 4 } else { 6 });
+        let mut rx = RxBatch::new(1_024);
+        for room in [0, 30_000, 1_000_000] {
+            ROOM.set(room);
+            assert_eq!(from.send_rest(), Ok(()));
+            receive_all(&to, &mut rx);
+        }
+        assert!(!from.has_rest());
+        let marks = rx.slots[..rx.filled].iter().flat_map(|slot| &slot.buffer[..slot.len]);
+        let expected = (0..trains - 1).flat_map(|train| [train; 3_500]);
+        assert!(marks.copied().eq(expected), "in order, and nothing is missing");
+        assert_eq!(from.take_waited(), Tally::default());
+    }
 }
