@@ -61,7 +61,8 @@ struct Sealed {
 }
 
 impl Sealed {
-    /// Gives its packets to the coalescer. Of a bundle those before a malformed one are taken.
+    /// Gives its packets to the coalescer. Of a bundle those before a malformed one are taken; one
+    /// without packets is malformed.
     fn take(
         self,
         coalescer: &mut Coalescer,
@@ -80,15 +81,17 @@ impl Sealed {
             return Ok(());
         }
         let mut at = body.start;
-        while at < body.end {
+        loop {
             let bundle = &rx.slots[slot].buffer[at..body.end];
             let place = wire::data::first_of_bundle(bundle)?;
             let range = at + place.start..at + place.end;
             at = range.end;
             let packet = arrived(rx, peer, slot, range, ecn, partial)?;
             coalescer.push(rx, out, &packet);
+            if at == body.end {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 }
 
