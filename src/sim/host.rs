@@ -68,38 +68,50 @@ pub fn train(from: Endpoint, to: Endpoint, ids: &[u64], len: usize) -> (Vec<u8>,
 
 /// IP and UDP headers without lengths and checksums; both ends are of one family.
 fn headers(from: Endpoint, to: Endpoint) -> Vec<u8> {
-    let mut packet = match (from.0, to.0) {
-        (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, protocol::UDP, 0, 0];
-            packet.extend(source.octets());
-            packet.extend(destination.octets());
-            packet
-        }
-        (source, destination) => {
-            let mut packet = vec![0x60, 0, 0, 0, 0, 0, protocol::UDP, 64];
-            for address in [source, destination] {
-                let IpAddr::V6(address) = address else { continue };
-                packet.extend(address.octets());
-            }
-            packet
-        }
-    };
+    let mut packet = ip_header(from, to, protocol::UDP);
     packet.extend(from.1.to_be_bytes());
     packet.extend(to.1.to_be_bytes());
     packet.extend([0; 4]);
     packet
 }
 
+/// An IP header without length and checksum; both ends are of one family.
+pub(super) fn ip_header(from: Endpoint, to: Endpoint, protocol: u8) -> Vec<u8> {
+    match (from.0, to.0) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, protocol, 0, 0];
+            packet.extend(source.octets());
+            packet.extend(destination.octets());
+            packet
+        }
+        (source, destination) => {
+            let mut packet = vec![0x60, 0, 0, 0, 0, 0, protocol, 64];
+            for address in [source, destination] {
+                let IpAddr::V6(address) = address else { continue };
+                packet.extend(address.octets());
+            }
+            packet
+        }
+    }
+}
+
 fn set_lengths(packet: &mut [u8]) {
+    let l4 = set_ip_length(packet);
+    let len = packet.len() - l4;
+    packet[l4 + 4..l4 + 6].copy_from_slice(&(len as u16).to_be_bytes());
+}
+
+/// Completes the IP header of a packet. Where the next header begins.
+pub(super) fn set_ip_length(packet: &mut [u8]) -> usize {
     let len = packet.len();
     let l4 = if packet[0] >> 4 == 4 { IPV4_HEADERS - 8 } else { IPV6_HEADERS - 8 };
-    packet[l4 + 4..l4 + 6].copy_from_slice(&((len - l4) as u16).to_be_bytes());
     if packet[0] >> 4 == 4 {
         packet[2..4].copy_from_slice(&(len as u16).to_be_bytes());
         checksum::fill_ipv4(&mut packet[..l4]);
     } else {
         packet[4..6].copy_from_slice(&((len - l4) as u16).to_be_bytes());
     }
+    l4
 }
 
 fn fill(letter: &mut [u8], id: u64) {

@@ -8,6 +8,7 @@
 //!   share when an [`Underlay`] of autonomous systems is laid below it.
 //! - [`Clock`] and [`Middlebox`] stand before a node: clocks that differ, NATs, firewalls.
 //! - [`Audit`] watches every turn from outside: nothing leaks, nothing loops, the counters are true.
+//! - [`TcpHosts`] speak TCP with each other, and tell how it went.
 //! - [`scenario`] is a user's: what would an overlay have made of these outages?
 //! - [`swarm`] draws whole worlds and their faults from a seed, and judges what the nodes make of
 //!   them.
@@ -20,6 +21,7 @@ mod network;
 mod overlay;
 pub mod scenario;
 pub mod swarm;
+mod tcp;
 mod turn;
 mod underlay;
 
@@ -33,6 +35,7 @@ pub use clock::Clock;
 pub use middlebox::{BoxModel, Dependence, Middlebox};
 pub use network::{Burst, Fate, LinkModel, Network, Truth};
 pub use overlay::Mesh;
+pub use tcp::{Connection, Experience, TcpHosts, Way};
 pub use underlay::{LinkKind, TransitStub, Underlay};
 
 use crate::batch::{Output, RxBatch, Target};
@@ -382,6 +385,20 @@ impl Simulator {
             }
         }
         self.now = self.now.max(end);
+    }
+
+    /// Runs until `end`, or until a node has delivered something, if that is earlier.
+    pub fn run_to_delivery(&mut self, end: Instant) {
+        while self.deliveries.is_empty() && self.queue.peek().is_some_and(|next| next.at <= end) {
+            let Some(next) = self.queue.pop() else { break };
+            self.now = self.now.max(next.at);
+            if let Some(happening) = self.take(next.place) {
+                self.carry_out(happening);
+            }
+        }
+        if self.deliveries.is_empty() {
+            self.now = self.now.max(end);
+        }
     }
 
     fn take(&mut self, place: u32) -> Option<Happening> {

@@ -22,6 +22,7 @@ mod run;
 mod schemes;
 mod sites;
 mod tally;
+mod tcp;
 mod trace;
 
 use std::time::Duration;
@@ -30,6 +31,7 @@ use serde::{Deserialize, Deserializer};
 
 pub use report::{Control, Report, SchemeReport, Timeline, by_size};
 pub use run::run;
+pub use tcp::TcpReport;
 pub use trace::{Row, Trace};
 
 use super::{LinkModel, TransitStub};
@@ -70,6 +72,8 @@ pub struct Scenario {
     pub silent: bool,
     /// What each node may send for probes, advertisements and rekeys, bits per second.
     pub budget_bps: u64,
+    /// Connections of hosts, by the overlay and by the direct way, if those are compared.
+    pub tcp: Vec<TcpFlow>,
 }
 
 impl Default for Scenario {
@@ -88,6 +92,7 @@ impl Default for Scenario {
             talks_to: None,
             silent: false,
             budget_bps: 33_000,
+            tcp: Vec::new(),
         }
     }
 }
@@ -176,6 +181,19 @@ pub struct Failure {
     pub delay: Duration,
 }
 
+/// A TCP connection between hosts behind two nodes, for all the measured time.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TcpFlow {
+    /// The number of the sender's node.
+    pub from: u16,
+    /// That of the receiver's.
+    pub to: u16,
+    /// What the sender's user writes, bits per second; as much as goes when absent.
+    #[serde(default, deserialize_with = "some_rate")]
+    pub rate: Option<u64>,
+}
+
 /// What fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -223,6 +241,11 @@ impl Scenario {
         if self.failures.iter().any(zero) {
             return Err("failures: every and lasts are not zero".to_owned());
         }
+        let least = sizes.iter().min().copied().unwrap_or_default();
+        let wrong = |flow: &TcpFlow| flow.from == flow.to || flow.from.max(flow.to) >= least;
+        if self.tcp.iter().any(wrong) {
+            return Err(format!("tcp: from and to are two nodes from 0 to {}", least - 1));
+        }
         Ok(())
     }
 
@@ -248,6 +271,13 @@ impl Scenario {
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     crate::config::parse_duration(&text).map_err(serde::de::Error::custom)
+}
+
+fn some_rate<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    use serde::de::Error as _;
+    let text = String::deserialize(deserializer)?;
+    let rate = text.parse::<crate::config::Rate>().map_err(D::Error::custom)?;
+    Ok(Some(rate.bits_per_second().max(1)))
 }
 
 fn some_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {

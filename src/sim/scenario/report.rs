@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::plot;
+use super::{TcpReport, plot, tcp};
 
 /// The losses of RON's table of half-hour averages.
 pub(super) const WINDOW_LOSSES: [f64; 10] = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9];
@@ -27,6 +27,8 @@ pub struct Report {
     pub schemes: Vec<SchemeReport>,
     /// What the nodes sent; none without `overlay`.
     pub control: Option<Control>,
+    /// Connections of hosts.
+    pub tcp: Vec<TcpReport>,
     /// Datagrams that reached a node.
     pub datagrams: u64,
     /// Over everything that the overlay delivered, and when.
@@ -206,6 +208,7 @@ impl Report {
             }
             text.push('\n');
         }
+        text += &tcp::table(&self.tcp);
         if let Some(control) = self.control {
             let what = if control.with_data { "data and control" } else { "control" };
             let _ = writeln!(
@@ -254,6 +257,14 @@ impl Report {
                 plot::cdf("one-way latency, ms", &cdfs(|scheme| scheme.latency_cdf.clone())),
             ),
         ];
+        if !self.tcp.is_empty() {
+            let stalled = |flow: &TcpReport| {
+                (format!("{} n{} n{}", flow.scheme, flow.from, flow.to), flow.stalled_s)
+            };
+            let stalled: Vec<_> = self.tcp.iter().map(stalled).collect();
+            files.push(("tcp.csv".to_owned(), tcp::csv(&self.tcp)));
+            files.push(("tcp.svg".to_owned(), plot::bars("TCP: seconds stalled", &stalled)));
+        }
         if self.timeline.span().0 > 0 {
             files.push(("paths.svg".to_owned(), plot::timeline(&self.timeline)));
         }

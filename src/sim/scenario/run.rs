@@ -12,12 +12,13 @@ use super::report::{Control, Report, Timeline};
 use super::schemes::{Matrix, Scheme};
 use super::sites;
 use super::tally::Tally;
+use super::tcp::{Tcp, TcpReport};
 use super::trace::{Row, Trace};
 use crate::id::PeerIndex;
 use crate::metric::Metric;
 use crate::path::Path;
 use crate::rng::Rng;
-use crate::sim::{LinkModel, Simulator, Underlay, host};
+use crate::sim::{Delivery, LinkModel, Simulator, Underlay, host};
 use crate::telemetry::Tally as Traffic;
 use crate::time::Instant;
 
@@ -38,15 +39,18 @@ pub fn run(
     let start = run.simulator.now();
     run.simulator.run_for(scenario.warm_up);
     run.warm = run.traffic();
+    run.tcp = Some(Tcp::new(scenario, &run.addresses, run.simulator.now()));
     let end = start + scenario.warm_up + scenario.duration;
     while run.simulator.now() < end {
         run.tick();
         let done = run.simulator.now() - start;
         progress(done.as_secs_f64() / (end - start).as_secs_f64());
     }
+    let tcp = run.tcp.take().map(|mut tcp| tcp.finish(run.simulator.now()));
     run.simulator.run_for(PATIENCE);
-    run.collect();
-    run.finish()
+    let last = run.simulator.take_deliveries();
+    run.collect(&last);
+    run.finish(tcp.unwrap_or_default())
 }
 
 struct Run<'s> {
@@ -66,6 +70,8 @@ struct Run<'s> {
     /// The id of the first one pending.
     first_id: u64,
     timeline: Timeline,
+    /// From the end of the warm-up on.
+    tcp: Option<Tcp>,
     warm: Traffic,
     digest: Blake2s256,
     start: Instant,
@@ -117,6 +123,7 @@ impl<'s> Run<'s> {
             matrices: VecDeque::new(),
             pending: VecDeque::new(),
             first_id: 0,
+            tcp: None,
             warm: Traffic::default(),
             digest: Blake2s256::new(),
             scenario,
@@ -140,8 +147,13 @@ impl<'s> Run<'s> {
         }
         self.ask_models(now);
         self.use_overlay(now);
-        self.simulator.run_for(self.scenario.every);
-        self.collect();
+        let end = now + self.scenario.every;
+        let mut delivered = match &mut self.tcp {
+            Some(tcp) => tcp.run_until(&mut self.simulator, end),
+            None => Vec::new(),
+        };
+        delivered.extend(self.simulator.take_deliveries());
+        self.collect(&delivered);
     }
 
     fn ask_models(&mut self, now: Instant) {
@@ -197,8 +209,8 @@ impl<'s> Run<'s> {
     }
 
     /// Enters what arrived, and gives up on what is too late.
-    fn collect(&mut self) {
-        for delivery in self.simulator.take_deliveries() {
+    fn collect(&mut self, delivered: &[Delivery]) {
+        for delivery in delivered {
             self.digest.update(delivery.at.as_micros().to_le_bytes());
             self.digest.update(&delivery.packet);
             let Ok(Some(letter)) = host::open(&delivery.packet) else { continue };
@@ -227,14 +239,17 @@ impl<'s> Run<'s> {
         sum
     }
 
-    fn finish(self) -> Report {
+    fn finish(mut self, tcp: Vec<TcpReport>) -> Report {
+        for report in &tcp {
+            self.digest.update(report.bytes.to_le_bytes());
+        }
         let sent = self.traffic();
         let (nodes, warm) = (self.addresses.len(), self.warm);
         let seconds = (self.scenario.duration + PATIENCE).as_secs_f64();
         let control = self.overlay.is_some().then(|| Control {
             kbit_s_per_node: (sent.bytes - warm.bytes) as f64 * 8e-3 / seconds / nodes as f64,
             datagrams_s_per_node: (sent.packets - warm.packets) as f64 / seconds / nodes as f64,
-            with_data: !self.scenario.silent,
+            with_data: !self.scenario.silent || !tcp.is_empty(),
         });
         let silent = self.scenario.silent;
         let overlay = self.overlay.filter(|_| !silent);
@@ -247,6 +262,7 @@ impl<'s> Run<'s> {
             duration_s: self.scenario.duration.as_secs_f64(),
             schemes: tallies.map(Tally::finish).collect(),
             control,
+            tcp,
             datagrams: self.simulator.carried(),
             digest: self.digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect(),
             timeline: self.timeline,

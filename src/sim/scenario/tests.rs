@@ -39,6 +39,27 @@ fn the_same_seed_gives_the_same_report_and_another_another() {
 }
 
 #[test]
+fn connections_tell_how_they_fared() {
+    let cut = "time_s,from,to,loss,delay_ms\n30,n0,n1,1,\n30,n1,n0,1,\n60,n0,n1,0,\n60,n1,n0,0,\n";
+    let text = "{ nodes: 4, duration: 100s, every: 500ms, \
+                tcp: [{ from: 0, to: 1 }, { from: 2, to: 3, rate: 200kbit }] }";
+    let scenario = Scenario::parse(text).unwrap();
+    let report = run(&scenario, 4, Some(&Trace::parse(cut).unwrap()), &mut |_| {});
+    let told: Vec<_> = report.tcp.iter().map(|flow| (flow.scheme, flow.from, flow.to)).collect();
+    assert_eq!(told, [("direct", 0, 1), ("overlay", 0, 1), ("direct", 2, 3), ("overlay", 2, 3)]);
+    let [direct, overlay, calm @ ..] = &report.tcp[..] else { panic!() };
+    assert!(direct.longest_s >= 30.0 && direct.timeouts >= 3, "{direct:?}");
+    assert!(overlay.longest_s < 2.0, "{overlay:?}");
+    assert!(overlay.bytes > direct.bytes, "{direct:?} {overlay:?}");
+    for flow in calm {
+        assert!(flow.stalls == 0 && (190.0..=200.0).contains(&flow.goodput_kbit_s), "{flow:?}");
+    }
+    assert!(report.summary().contains("n2 > n3"));
+    let files = report.files();
+    assert!(files.iter().any(|(name, text)| name == "tcp.csv" && text.lines().count() > 200));
+}
+
+#[test]
 fn a_trace_comes_true() {
     let text = "time_s,from,to,loss,delay_ms\n# n0 and n1 are cut for a minute\n\
                 0,n0,n1,0,12\n30,n0,n1,1,\n90,n0,n1,0,5.5\n";
@@ -63,6 +84,9 @@ fn faults_of_scenarios_and_traces_are_told() {
         ("underlay: { delay: 9ms..3ms }", "smaller"),
         ("underlay: { loss: 2 }", "loss"),
         ("failures: [{ what: router, every: 1s, lasts: 1s }]", "router"),
+        ("tcp: [{ from: 2, to: 2 }]", "tcp"),
+        ("tcp: [{ from: 0, to: 4 }]", "tcp"),
+        ("tcp: [{ from: 0, to: 1, rate: fast }]", "rate"),
     ] {
         let error = Scenario::parse(text).unwrap_err();
         assert!(error.contains(word), "{text}: {error}");

@@ -104,9 +104,14 @@ impl World<'_> {
         let mut demands = self.demands();
         let end = since + BOUND + CALM + 2 * TRANSIT_MAX;
         let mut turn = 0_usize;
+        let mut calls = false;
         while self.simulator.now() < end {
             let now = self.simulator.now();
             let demanding = now >= since + BOUND && now < since + BOUND + CALM;
+            if demanding && !std::mem::replace(&mut calls, true) {
+                let pairs = self.connected(&self.cut());
+                self.demand_tcp(&pairs);
+            }
             // Each four times a second.
             for (index, demand) in demands.iter_mut().enumerate() {
                 if (turn + index).is_multiple_of(5) && now < since + BOUND + CALM {
@@ -135,6 +140,7 @@ impl World<'_> {
                     .retain(|&(id, at, _)| !self.ledger.is_done(id) && now - at <= patience);
             }
         }
+        self.check_tcp(end - since - BOUND)?;
         let slowest = demands.into_iter().filter_map(|demand| demand.first).max();
         Ok(slowest.map_or(Duration::ZERO, |at| at - since))
     }

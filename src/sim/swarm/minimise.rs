@@ -73,6 +73,7 @@ fn candidates(plan: &Plan) -> Vec<Step> {
     simpler(|plan| plan.exits = false);
     simpler(|plan| plan.ipv6 = false);
     simpler(|plan| plan.bursts = 0.0);
+    simpler(|plan| plan.tcp = 0);
     simpler(|plan| plan.mappings_max = 1_024);
     simpler(|plan| plan.uplinks = 1);
     simpler(|plan| plan.core = 0xff);

@@ -12,11 +12,13 @@
 //! out which part of the plan it takes.
 
 mod attacker;
+mod hosts;
 mod ledger;
 mod liveness;
 mod minimise;
 mod plan;
 mod site;
+mod tcp;
 mod world;
 
 pub use minimise::minimise;

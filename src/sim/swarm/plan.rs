@@ -97,6 +97,8 @@ pub struct Plan {
     pub traffic: f64,
     /// Chance that hosts then send several packets at once.
     pub bursts: f64,
+    /// TCP connections between sites.
+    pub tcp: u8,
     /// Chance that the attacker acts in each slice of time.
     pub attacker: f64,
     /// How long the storm lasts.
@@ -147,6 +149,7 @@ impl Plan {
             ipv6: rng.chance(0.3),
             mappings_max: if rng.chance(0.3) { 64 } else { 1_024 },
             bursts: rng.unit() * 0.4,
+            tcp: if rng.chance(0.3) { 1 + rng.below(3) as u8 } else { 0 },
         }
     }
 
@@ -233,7 +236,7 @@ impl fmt::Display for Plan {
         writeln!(f, "seed {seed}: {sites} sites, {uplinks} uplinks, exits {exits}, IPv6 {ipv6}")?;
         writeln!(f, "shared links {shared}, rerouted after {:?}", self.reroutes_after)?;
         writeln!(f, "{rates:?}, flows {}, attacker {:.2}", self.flows_max, self.attacker)?;
-        writeln!(f, "mappings {}, bursts {:.2}", self.mappings_max, self.bursts)?;
+        writeln!(f, "mappings {}, bursts {:.2}, TCP {}", self.mappings_max, self.bursts, self.tcp)?;
         for site in 0..usize::from(*sites) {
             let (clock, middlebox) = (self.clocks[site], self.boxes[site]);
             if clock != Clock::default() || middlebox.is_some() {
