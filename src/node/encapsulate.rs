@@ -88,13 +88,13 @@ impl Route {
     }
 }
 
-/// What seals the datagrams of a train: for the far end and, on a relayed path, for the first hop.
-struct TrainSealer<'t> {
+/// What seals a datagram: for the far end and, on a relayed path, for the first hop.
+struct WaySealer<'t> {
     sealer: Sealer<'t>,
     hop: Option<(RelaySealer<'t>, RelayRepr)>,
 }
 
-impl<'t> TrainSealer<'t> {
+impl<'t> WaySealer<'t> {
     fn new(tunnels: &'t mut Tunnels, now: Instant, route: &Route) -> Result<Self, DropReason> {
         let way = (route.peer, route.path.into());
         Ok(match &route.hop {
@@ -114,6 +114,51 @@ impl<'t> TrainSealer<'t> {
                 relay.seal(repr, datagram)
             }
         }
+    }
+}
+
+/// A train that is about to be sealed.
+struct Cut<'c, 'f> {
+    unsent: &'c Unsent,
+    flags: Flags,
+    segmenter: &'c Segmenter<'f>,
+    /// Rides on the last packet.
+    report: Option<Report>,
+}
+
+impl Cut<'_, '_> {
+    /// Seals packet after packet in its place in the send batch, with room for a relay header of
+    /// `OFFSET` bytes. Says what was sealed, which one could not go, and why.
+    fn seal<const OFFSET: usize>(
+        &self,
+        out: &mut Output,
+        mut seal: impl FnMut(Flags, &mut [u8]) -> Result<(), DropReason>,
+    ) -> (Tally, Option<(usize, DropReason)>) {
+        let (target, segmenter) = (self.unsent.route.target, self.segmenter);
+        let mut sent = Tally::default();
+        let last = segmenter.count() - 1;
+        for index in self.unsent.next..segmenter.count() {
+            let len = segmenter.segment_len(index);
+            let report = self.report.as_ref().filter(|_| index == last);
+            let (reporting, body) = with_report(len, report.is_some());
+            let total = OFFSET + wire::DATA_OVERHEAD + body;
+            let Some(datagram) = out.tx.push(target, total) else {
+                return (sent, Some((index, DropReason::BatchFull)));
+            };
+            let start = OFFSET + wire::DATA_HEADER_LEN;
+            segmenter.write(index, &mut datagram[start..start + len]);
+            if let Some(report) = report {
+                datagram[start + len..start + body].copy_from_slice(&report.emit());
+            }
+            if let Err(reason) = seal(self.flags.with(reporting), datagram) {
+                // What is not sealed must not stay: the whole batch is sent.
+                datagram.fill(0);
+                out.tx.take_back(target);
+                return (sent, Some((index, reason)));
+            }
+            sent.add(1, total as u64);
+        }
+        (sent, None)
     }
 }
 
@@ -189,7 +234,7 @@ impl Node {
         let offset = route.offset();
         let total = offset + wire::DATA_OVERHEAD + len;
         // Keys are asked for first, so that nothing is queued that cannot be sealed.
-        let mut sealer = TrainSealer::new(&mut self.tunnels, now, route)?;
+        let mut sealer = WaySealer::new(&mut self.tunnels, now, route)?;
         let datagram = out.tx.push(route.target, total).ok_or(DropReason::BatchFull)?;
         let start = offset + wire::DATA_HEADER_LEN;
         fill(&mut datagram[start..start + len]);
@@ -282,33 +327,22 @@ impl Node {
         let route = &unsent.route;
         let last = segmenter.count() - 1;
         let report = self.report_for(now, route, segmenter.segment_len(last), mtu);
-        let offset = route.offset();
-        let mut sealer = TrainSealer::new(&mut self.tunnels, now, route)?;
-        let mut sent = Tally::default();
-        let mut stopped = None;
-        for index in unsent.next..segmenter.count() {
-            let len = segmenter.segment_len(index);
-            let report = report.as_ref().filter(|_| index == last);
-            let (reporting, body) = with_report(len, report.is_some());
-            let total = offset + wire::DATA_OVERHEAD + body;
-            let Some(datagram) = out.tx.push(route.target, total) else {
-                stopped = Some((index, DropReason::BatchFull));
-                break;
-            };
-            let start = offset + wire::DATA_HEADER_LEN;
-            segmenter.write(index, &mut datagram[start..start + len]);
-            if let Some(report) = report {
-                datagram[start + len..start + body].copy_from_slice(&report.emit());
+        let cut = Cut { unsent, flags, segmenter, report };
+        let way = (route.peer, route.path.into());
+        let (sent, stopped) = match &route.hop {
+            None => {
+                let mut sealer = self.tunnels.sealer(now, way.0, way.1)?;
+                cut.seal::<0>(out, |flags, datagram| sealer.seal(flags, datagram).map(|_| ()))
             }
-            if let Err(reason) = sealer.seal(flags.with(reporting), datagram) {
-                // What is not sealed must not stay: the whole batch is sent.
-                datagram.fill(0);
-                out.tx.take_back(route.target);
-                stopped = Some((index, reason));
-                break;
+            Some(hop) => {
+                let first = (hop.relay, hop.path);
+                let (mut sealer, mut relay) = self.tunnels.relayed_sealers(now, way, first)?;
+                cut.seal::<{ wire::RELAY_OVERHEAD }>(out, |flags, datagram| {
+                    sealer.seal(flags, &mut datagram[wire::RELAY_OVERHEAD..])?;
+                    relay.seal(&hop.repr, datagram)
+                })
             }
-            sent.add(1, total as u64);
-        }
+        };
         self.tunnels.expect_answer(now, route.peer);
         self.peers[route.peer.usize()].tx.add(sent.packets, sent.bytes);
         self.counters.underlay_tx.add(sent.packets, sent.bytes);
