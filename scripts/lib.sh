@@ -44,8 +44,8 @@ need_lab() {
 # What only some scenarios and benchmarks talk to. Debian's packages are unpacked into a cache, not
 # installed: some are services that would start.
 TOOLS="${XDG_CACHE_HOME:-$HOME/.cache}/rongate-lab/tools"
-TOOL_PACKAGES=(aria2 babeld bird2 coturn dropbear-bin mtr-tiny nginx-light python3-aioice
-  natpmpc python3-pyftpdlib sip-tester wireguard-go)
+TOOL_PACKAGES=(aria2 babeld bird2 coturn dropbear-bin mtr-tiny nginx-light ngtcp2-client ngtcp2-server
+  python3-aioice python3-libtorrent natpmpc python3-pyftpdlib sip-tester wireguard-go)
 
 need_tools() {
   local work options=(-qq -y --no-install-recommends -o Debug::NoLocking=1 -o APT::Sandbox::User=root)

@@ -108,7 +108,7 @@ impl Kind {
         let wire = matches!(mode, Mode::Wire);
         Measured {
             bulk,
-            small: bulk && wire,
+            small: wire && (bulk || self.is_exit()),
             connects: wire
                 && matches!(self, Self::Plain | Self::Masquerade | Self::Exit | Self::ExitRouted),
             table: wire && matches!(self, Self::Direct | Self::ExitRouted),

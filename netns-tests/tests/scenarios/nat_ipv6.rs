@@ -7,7 +7,7 @@
 //! ```
 
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use anyhow::{Context, Result, ensure};
 use netns_tests::lab::process::run_with_input;
@@ -38,7 +38,7 @@ fn topology(utah: &str) -> Topology {
 /// yet: then this socket is told so, or the server's kernel is.
 fn echo(host: &Host, server: &str, size: u32) -> Result<()> {
     let same = host.netns().within(|| {
-        let socket = std::net::UdpSocket::bind("[::]:0")?;
+        let socket = UdpSocket::bind("[::]:0")?;
         socket.set_read_timeout(Some(500 * MS))?;
         socket.connect((server, 7))?;
         let large: Vec<u8> = (0..size).map(|n| n as u8).collect();
@@ -80,7 +80,7 @@ fn to_ipv4() -> Result<()> {
     let closed = host.run("nc", &["-n", "-v", "-w", "5", SERVER_64, "81"], 9 * SECOND)?;
     ensure!(closed.stderr.contains("refused"), "{closed:?}");
     let refused = host.netns().within(|| {
-        let socket = std::net::UdpSocket::bind("[::]:0")?;
+        let socket = UdpSocket::bind("[::]:0")?;
         socket.connect((SERVER_64, 5353))?;
         socket.set_read_timeout(Some(4 * SECOND))?;
         socket.send(b"anybody there?")?;
@@ -109,7 +109,31 @@ fn by_prefix() -> Result<()> {
 
 fn with_ports() -> Result<()> {
     let utah = "{egress: {enabled: true, for: [mit], pool: ['2001:db8:2:120::/120']}}";
-    everything(&start(topology(utah))?, "2001:db8:2:120:")
+    let lab = start(topology(utah))?;
+    everything(&lab, "2001:db8:2:120:")?;
+    forged(&lab.host("mit", 1)?, &lab.server()?)
+}
+
+/// Nobody outside passes for a host of the exit's own site.
+fn forged(host: &Host, server: &Host) -> Result<()> {
+    let open = host.netns().within(|| {
+        let socket = UdpSocket::bind("[::]:0")?;
+        socket.set_read_timeout(Some(4 * SECOND))?;
+        Ok(socket)
+    })?;
+    let mut text = [0; 100];
+    open.send_to(b"who", (SERVER, 9007))?;
+    let length = open.recv(&mut text)?;
+    let outside: SocketAddr = str::from_utf8(&text[..length])?.trim().parse()?;
+    server.netns().ip("address add fd00:2::77/128 dev lo nodad")?;
+    for (source, word) in [("fd00:2::77", "forged"), (SERVER, "genuine")] {
+        server
+            .netns()
+            .within(|| Ok(UdpSocket::bind((source, 9100))?.send_to(word.as_bytes(), outside)?))?;
+    }
+    let length = open.recv(&mut text)?;
+    ensure!(text[..length] == *b"genuine", "what was forged came in");
+    Ok(())
 }
 
 fn everything(lab: &Lab, outside: &str) -> Result<()> {
@@ -137,7 +161,7 @@ fn keeps_ports(host: &Host) -> Result<()> {
         let arguments = ["-6", "-u", "-n", "-w", "1", "-p", "6000", SERVER, "9007"];
         let reply = run_with_input(host.command("nc").args(arguments), "who\n", 4 * SECOND)?;
         let seen = reply.stdout.lines().last().context("no answer")?;
-        let seen: std::net::SocketAddr = seen.parse().context(seen.to_owned())?;
+        let seen: SocketAddr = seen.parse().context(seen.to_owned())?;
         ensure!(seen.port() == 6_000, "{seen}");
         Ok(())
     })

@@ -1,5 +1,5 @@
-//! Ports that are open from outside: asked for by hosts (NAT-PMP, with its usual client), and by the
-//! configuration.
+//! Ports that are open from outside: asked for by hosts (NAT-PMP with its usual client, PCP by a
+//! BitTorrent client, FTP in active mode over such a port), and by the configuration.
 //!
 //! ```text
 //!   mit-h1 ─ mit ═══ 10 ms ═══ utah ═══ 10 ms ═══ internet ─ server 203.0.113.80
@@ -7,12 +7,15 @@
 //!                            utah-h1
 //! ```
 
+use std::fs;
+
 use anyhow::{Context, Result, ensure};
 use netns_tests::lab::process::run;
 use netns_tests::lab::tools::{find_tool, with_libraries};
 use netns_tests::lab::{Host, Scenario, Site, Topology, wait_until};
 
 use crate::common::{SECOND, start};
+use crate::nat_programs::ftp;
 
 pub(crate) const SCENARIOS: &[Scenario] =
     &[Scenario::new("nat_ports::open_from_outside", open_from_outside)];
@@ -37,7 +40,7 @@ fn open_from_outside() -> Result<()> {
     reached(&server, 40_443)?;
     // A host of another site asks the exit; one of the exit's own site asks its router.
     for (host, ask) in [(&far, Some("10.77.0.2")), (&near, None)] {
-        let port = lease(host, ask)?;
+        let port = lease(host, ask, ["0", "80"])?;
         reached(&server, port)?;
     }
     let listed = lab.gateway("utah")?.command(&["nat", "--json"])?.success()?.stdout;
@@ -48,8 +51,49 @@ fn open_from_outside() -> Result<()> {
         all.filter(|mapping| mapping["inside"] == own.as_str()).count()
     };
     ensure!((of(&far), of(&near)) == (1, 1), "{listed}");
-    Ok(())
+    // The client names the port that it was given, and the server calls.
+    let port = lease(&far, Some("10.77.0.2"), ["41000", "41000"])?;
+    ensure!(port == 41_000, "{port}");
+    ftp(&far, &server, &["--ftp-port", &format!("{OUTSIDE}:{port}")])?;
+    pcp(&near, &server)
 }
+
+/// A program that looks for a router with PCP by itself, and can be reached then.
+fn pcp(host: &Host, server: &Host) -> Result<()> {
+    let script = host.file("pcp.py");
+    fs::write(&script, PCP)?;
+    let client = host.start_python("pcp", &[&script.display().to_string()])?;
+    let port = wait_until("a mapping by PCP", 10 * SECOND, || {
+        let told = client.log_text();
+        let port = told.split("open tcp ").nth(1).with_context(|| told.clone())?;
+        let port = port.split_whitespace().next().unwrap_or_default().to_owned();
+        ensure!(told.contains("transport: PCP"), "{told}");
+        ensure!(!told.contains("transport: NAT-PMP"), "{told}");
+        Ok(port)
+    })?;
+    wait_until("a call by BitTorrent", 6 * SECOND, || {
+        server.run("nc", &["-n", "-z", "-w", "2", OUTSIDE, &port], 4 * SECOND)?.success()?;
+        Ok(())
+    })
+}
+
+/// Says which outside port it was given, and what was spoken on the way there.
+const PCP: &str = r#"
+import libtorrent, sys
+kinds = libtorrent.alert.category_t
+wanted = kinds.port_mapping_notification | kinds.port_mapping_log_notification
+session = libtorrent.session({
+    "enable_natpmp": True, "enable_upnp": False, "enable_lsd": False, "enable_dht": False,
+    "listen_interfaces": "0.0.0.0:6999", "alert_mask": int(wanted),
+})
+while True:
+    session.wait_for_alert(500)
+    for alert in session.pop_alerts():
+        if isinstance(alert, libtorrent.portmap_alert):
+            print("open", str(alert.map_protocol), alert.external_port, flush=True)
+        else:
+            print(alert.message(), flush=True)
+"#;
 
 /// A page of the host behind the port, as the Internet sees it.
 fn reached(server: &Host, port: u16) -> Result<()> {
@@ -61,13 +105,13 @@ fn reached(server: &Host, port: u16) -> Result<()> {
     })
 }
 
-/// Asks for an outside port for the host's port 80, and returns it.
-fn lease(host: &Host, gateway: Option<&str>) -> Result<u16> {
+/// Asks for an outside port, of any or of this number, for a port of the host's, and returns it.
+fn lease(host: &Host, gateway: Option<&str>, ports: [&str; 2]) -> Result<u16> {
     let mut command = host.command(&find_tool("natpmpc")?.display().to_string());
     if let Some(gateway) = gateway {
         command.args(["-g", gateway]);
     }
-    command.args(["-a", "0", "80", "tcp", "3600"]);
+    command.arg("-a").args(ports).args(["tcp", "3600"]);
     let told = run(with_libraries(&mut command), 10 * SECOND)?.success()?;
     ensure!(told.stdout.contains(&format!("Public IP address : {OUTSIDE}")), "{told:?}");
     let port = told.stdout.split("Mapped public port ").nth(1).context(told.stdout.clone())?;

@@ -44,6 +44,7 @@ fn transfers() -> Result<()> {
         ensure!(report.loss < 0.05, "{options:?}: {report:?}");
     }
     http2(&host, &server)?;
+    http3(&host, &server)?;
     mtr(&host)
 }
 
@@ -52,22 +53,16 @@ fn http2(host: &Host, server: &Host) -> Result<()> {
     let file = server.file("nginx.conf");
     let scratch = server.file("nginx");
     fs::create_dir_all(&scratch)?;
-    let (certificate, key) = (scratch.join("certificate.pem"), scratch.join("key.pem"));
-    let mut openssl = Command::new("openssl");
-    openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]);
-    openssl.args(["-nodes", "-subj", "/CN=server.lab", "-days", "2", "-keyout"]).arg(&key);
-    run(openssl.arg("-out").arg(&certificate), 5 * SECOND)?.success()?;
+    let (certificate, key) = certificate(server)?;
     let paths: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|name| format!("{name}_temp_path {}/{name};\n", scratch.display()))
         .concat();
     let config = format!(
         "daemon off; pid {0}/pid; error_log stderr; worker_processes 1; user root;\nevents {{}}\n\
          http {{ access_log off; {paths} server {{ listen {SERVER}:443 ssl http2;\n\
-         ssl_certificate {1}; ssl_certificate_key {2};\n\
+         ssl_certificate {certificate}; ssl_certificate_key {key};\n\
          location / {{ return 200 \"$remote_addr $server_protocol\\n\"; }} }} }}\n",
         scratch.display(),
-        certificate.display(),
-        key.display(),
     );
     fs::write(&file, config)?;
     let (file, scratch) = (file.display().to_string(), scratch.display().to_string());
@@ -79,6 +74,43 @@ fn http2(host: &Host, server: &Host) -> Result<()> {
         let wanted = format!("{OUTSIDE} HTTP/2.0");
         let count = page.stdout.lines().filter(|line| *line == wanted).count();
         ensure!(count == 20, "{page:?}");
+        Ok(())
+    })
+}
+
+/// The server's certificate and its key.
+fn certificate(server: &Host) -> Result<(String, String)> {
+    let [certificate, key] = ["certificate.pem", "key.pem"].map(|name| server.file(name));
+    let mut openssl = Command::new("openssl");
+    openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]);
+    openssl.args(["-nodes", "-subj", "/CN=server.lab", "-days", "2", "-keyout"]).arg(&key);
+    run(openssl.arg("-out").arg(&certificate), 5 * SECOND)?.success()?;
+    Ok((certificate.display().to_string(), key.display().to_string()))
+}
+
+/// HTTP/3: several files by one QUIC connection.
+fn http3(host: &Host, server: &Host) -> Result<()> {
+    let (certificate, key) = certificate(server)?;
+    let (folder, got) = (server.file("http3"), host.file("http3-got"));
+    fs::create_dir_all(&folder)?;
+    fs::create_dir_all(&got)?;
+    let contents = [1_000, 300_000, 1_000_000].map(pattern);
+    let mut urls = Vec::new();
+    for (name, content) in ["a", "b", "c"].iter().zip(&contents) {
+        fs::write(folder.join(name), content)?;
+        urls.push(format!("https://{SERVER}/{name}"));
+    }
+    let folder = folder.display().to_string();
+    let arguments = ["-q", "-d", &folder, SERVER, "443", &key, &certificate];
+    let _server = server.start_tool("gtlsserver", &arguments)?;
+    let download = format!("--download={}", got.display());
+    let mut arguments = vec!["-q", "--exit-on-all-streams-close", &download, SERVER, "443"];
+    arguments.extend(urls.iter().map(String::as_str));
+    wait_until("files by HTTP/3", 10 * SECOND, || {
+        host.run_tool("gtlsclient", &arguments, 8 * SECOND)?.success()?;
+        for (name, content) in ["a", "b", "c"].iter().zip(&contents) {
+            ensure!(fs::read(got.join(name))? == *content, "file {name} is damaged");
+        }
         Ok(())
     })
 }
@@ -108,7 +140,7 @@ fn sessions() -> Result<()> {
     let lab = start(topology())?;
     let (host, server) = (lab.host("mit", 1)?, lab.server()?);
     ssh(&host, &server)?;
-    ftp(&host, &server)?;
+    ftp(&host, &server, &[])?;
     sip(&host, &server)?;
     wireguard(&host, &server)
 }
@@ -160,11 +192,17 @@ fn lend_home(home: &Path) -> Result<()> {
         .context("lend the laboratory a home")
 }
 
-/// Passive: both connections are the client's. (Active mode needs a mapping by PCP.)
-fn ftp(host: &Host, server: &Host) -> Result<()> {
+/// Some bytes in which nothing repeats soon.
+fn pattern(length: u32) -> Vec<u8> {
+    (0..length).map(|n| (n.wrapping_mul(n) >> 7) as u8).collect()
+}
+
+/// A file there and back. In passive mode both connections are the client's; with `more` arguments of
+/// curl the server may be the one who calls.
+pub(crate) fn ftp(host: &Host, server: &Host, more: &[&str]) -> Result<()> {
     let folder = server.file("ftp");
     fs::create_dir_all(&folder)?;
-    let content: Vec<u8> = (0..500_000_u32).map(|n| (n.wrapping_mul(n) >> 7) as u8).collect();
+    let content = pattern(500_000);
     fs::write(folder.join("file"), &content)?;
     let folder = folder.display().to_string();
     let arguments = ["-m", "pyftpdlib", "-i", SERVER, "-p", "21", "-w", "-d", &folder];
@@ -172,13 +210,16 @@ fn ftp(host: &Host, server: &Host) -> Result<()> {
     let got = host.file("got");
     let got_name = got.display().to_string();
     let url = format!("ftp://{SERVER}/file");
+    let curl = |last: &[&str]| {
+        let arguments = [&["-sS", "-m", "8"], more, last].concat();
+        host.run("curl", &arguments, 9 * SECOND)?.success()
+    };
     wait_until("a file by FTP", 10 * SECOND, || {
-        host.run("curl", &["-sS", "-m", "8", "-o", &got_name, &url], 9 * SECOND)?.success()?;
+        curl(&["-o", &got_name, &url])?;
         ensure!(fs::read(&got)? == content, "the file is damaged");
         Ok(())
     })?;
-    let upload = format!("ftp://{SERVER}/copy");
-    host.run("curl", &["-sS", "-m", "8", "-T", &got_name, &upload], 9 * SECOND)?.success()?;
+    curl(&["-T", &got_name, &format!("ftp://{SERVER}/copy")])?;
     ensure!(fs::read(Path::new(&folder).join("copy"))? == content, "the copy is damaged");
     Ok(())
 }
