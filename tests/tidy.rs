@@ -242,6 +242,7 @@ fn the_tests_that_the_documentation_names_exist() {
 fn deliberate_faults_fit_the_source() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let list = fs::read_to_string(root.join("tests/mutants.txt")).unwrap();
+    let code: String = sources().iter().map(|s| fs::read_to_string(&s.path).unwrap()).collect();
     let (mut file, mut faults) = (String::new(), 0);
     for line in list.lines() {
         if line.starts_with("src/") {
@@ -250,6 +251,15 @@ fn deliberate_faults_fit_the_source() {
             let found = file.matches(old).count();
             assert_eq!(found, 1, "tests/mutants.txt: found {found} times, not once: {old}");
             faults += 1;
+        } else if let Some(catcher) = line.strip_prefix("= ") {
+            let (binary, test) = catcher.split_once(' ').unwrap();
+            let name = format!("fn {}(", test.rsplit("::").next().unwrap());
+            let module = test.split("::").next().unwrap();
+            let files = [format!("tests/{binary}.rs"), format!("tests/{binary}/{module}.rs")];
+            let mut others =
+                files.iter().map(|f| fs::read_to_string(root.join(f)).unwrap_or_default());
+            let found = code.contains(&name) || others.any(|text| text.contains(&name));
+            assert!(found, "tests/mutants.txt: there is no {test} in {binary}");
         }
     }
     assert!(faults >= 20, "{faults} deliberate faults");

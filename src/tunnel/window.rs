@@ -268,9 +268,10 @@ mod tests {
     fn what_shares_its_place_with_newer_counters_is_too_old() {
         let bits = BITS_MIN as u64;
         let mut window = Window::new(at(0));
-        for counter in [0, 70, bits + 69] {
-            window.commit(at(0), counter);
+        for (counter, second) in [(0, 0), (70, 2), (bits + 69, 4)] {
+            window.commit(at(second * 1_000), counter);
         }
+        assert_eq!(window.bits(), BITS_MIN, "slow traffic");
         // Seen, and unseen, a whole window before the newest word; then the oldest that counts.
         for counter in [0, 1, 63, 64, 69, 70, 127] {
             assert_eq!(window.check(counter), Err(DropReason::Replay), "{counter}");
