@@ -78,6 +78,9 @@ impl Loss {
 
     /// The loss over two links in a row, if they lose independently.
     pub fn then(self, next: Self) -> Self {
+        if self == Self::NONE || next == Self::NONE {
+            return self.max(next);
+        }
         Self::from_fraction(1.0 - (1.0 - self.fraction()) * (1.0 - next.fraction()))
     }
 }

@@ -65,6 +65,8 @@ pub struct Candidate {
     pub measured: bool,
     /// What an application says of it, when that is asked for.
     pub app_value: Option<f64>,
+    /// Our own order of near-equal relays, from 0 to 1; less is better.
+    pub(super) preference: f64,
     /// In the unit of the metric; less is better.
     pub cost: f64,
     /// The cost with this node's own order of near-equal relays: what is compared.

@@ -6,6 +6,7 @@ mod pace;
 
 use std::time::Duration;
 
+use self::candidates::Hop;
 use super::cost::CostConfig;
 use super::database::{Advertisement, Applied, LinkStateDatabase};
 use super::demand::{Demand, DemandSpec};
@@ -113,6 +114,7 @@ pub struct Router {
     demands: Vec<DemandSpec>,
     scratch: Vec<Candidate>,
     restricted_scratch: Vec<Candidate>,
+    hops_scratch: Vec<Hop>,
 }
 
 impl Router {
@@ -148,6 +150,7 @@ impl Router {
             demands: Metric::ALL.map(DemandSpec::plain).into(),
             scratch,
             restricted_scratch: Vec::new(),
+            hops_scratch: Vec::new(),
         }
     }
 
@@ -230,11 +233,15 @@ impl Router {
         for index in 0..self.peers.len() {
             changed |= self.decide_hop(now, index);
         }
+        let mut hops = std::mem::take(&mut self.hops_scratch);
+        hops.clear();
+        hops.extend(self.hops());
         for index in 0..self.peers.len() {
             if std::mem::take(&mut self.concerned[index]) || all {
-                changed |= self.decide_paths(now, index, events);
+                changed |= self.decide_paths(now, index, &hops, events);
             }
         }
+        self.hops_scratch = hops;
         self.generation += u64::from(changed);
     }
 
@@ -253,11 +260,17 @@ impl Router {
         change.table
     }
 
-    fn decide_paths(&mut self, now: Instant, index: usize, events: &mut Vec<RouteEvent>) -> bool {
+    fn decide_paths(
+        &mut self,
+        now: Instant,
+        index: usize,
+        hops: &[Hop],
+        events: &mut Vec<RouteEvent>,
+    ) -> bool {
         let mut candidates = std::mem::take(&mut self.scratch);
         candidates.clear();
         self.gather_direct(index, &mut candidates);
-        self.gather_relayed(index, &mut candidates);
+        self.gather_relayed(index, hops, &mut candidates);
         if !self.peers[index].flaps.is_empty() {
             for candidate in &candidates {
                 let state = candidates::observed(candidate);
@@ -266,7 +279,7 @@ impl Router {
         }
         let mut changed = false;
         for demand in 0..self.demands.len() {
-            changed |= self.decide_demand(now, index, demand, &mut candidates, events);
+            changed |= self.decide_demand(now, (index, demand), hops, &mut candidates, events);
         }
         self.scratch = candidates;
         changed
@@ -276,8 +289,8 @@ impl Router {
     fn decide_demand(
         &mut self,
         now: Instant,
-        index: usize,
-        demand: usize,
+        (index, demand): (usize, usize),
+        hops: &[Hop],
         all: &mut [Candidate],
         events: &mut Vec<RouteEvent>,
     ) -> bool {
@@ -295,7 +308,7 @@ impl Router {
         let rules = self.rules(metric);
         let mut selection = self.peers[index].selections[demand];
         let before = selection;
-        let shares = |a, b| self.share(a, b);
+        let shares = |a, b| share(hops, a, b);
         let change = selection.decide(now, &rules, candidates, shares);
         let mut changed = change.table;
         // A path that is closed has not failed.
@@ -331,17 +344,6 @@ impl Router {
 
     const fn rules(&self, metric: Metric) -> Rules {
         Rules { margin: self.margin(metric), hold_down: self.config.hysteresis.hold_down }
-    }
-
-    /// True when two paths use the same uplink of ours or, both being direct, of the peer.
-    fn share(&self, a: Path, b: Path) -> bool {
-        let first_hop = |path| match path {
-            Path::Direct(link) => Some(link.local),
-            Path::Via(relay) => {
-                self.peers.get(relay.usize()).and_then(PeerState::hop_link).map(|hop| hop.0.local)
-            }
-        };
-        shares_uplink(a, b) || first_hop(a) == first_hop(b)
     }
 
     /// The path for packets to `peer` now: the chosen one, or a detour while that is suspect.
@@ -445,7 +447,8 @@ impl Router {
         let spec = self.demands.get(demand.usize())?;
         let mut candidates = Vec::new();
         self.gather_direct(index, &mut candidates);
-        self.gather_relayed(index, &mut candidates);
+        let hops: Vec<Hop> = self.hops().collect();
+        self.gather_relayed(index, &hops, &mut candidates);
         self.restrict(demand.usize(), &mut candidates);
         let metric = self.weigh(now, index, spec.metric, &mut candidates);
         let rules = self.rules(metric);
@@ -485,6 +488,15 @@ fn put<K: Copy + Ord, V>(
         }
         (Err(_), _) => None,
     }
+}
+
+/// True when two paths use the same uplink of ours or, both being direct, of the peer.
+fn share(hops: &[Hop], a: Path, b: Path) -> bool {
+    let first_hop = |path| match path {
+        Path::Direct(link) => Some(link.local),
+        Path::Via(relay) => hops.get(relay.usize())?.map(|hop| hop.0.local),
+    };
+    shares_uplink(a, b) || first_hop(a) == first_hop(b)
 }
 
 fn shares_uplink(a: Path, b: Path) -> bool {

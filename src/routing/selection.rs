@@ -79,9 +79,9 @@ impl Selection {
             }
         }
         self.alternate = self.chosen.and_then(|path| alternate(candidates, path, shares));
-        let suspect = self.chosen.is_some_and(|path| {
-            candidates.iter().any(|c| c.path == path && c.report.state != Liveness::Up)
-        });
+        let kept = current.filter(|current| self.chosen == Some(current.path));
+        let found = kept.or_else(|| candidates.iter().find(|c| self.chosen == Some(c.path)));
+        let suspect = found.is_some_and(|chosen| chosen.report.state != Liveness::Up);
         self.detour = if suspect { self.alternate } else { None };
         if self.detour.is_some() {
             // The other way round: what packets would go back to.
@@ -144,6 +144,20 @@ fn alternate(
     path: Path,
     shares: impl Fn(Path, Path) -> bool,
 ) -> Option<Path> {
-    let disjoint = best(candidates, |c| c.path != path && !shares(path, c.path));
-    disjoint.or_else(|| best(candidates, |c| c.path != path)).map(|c| c.path)
+    let (mut disjoint, mut any): (Option<&Candidate>, Option<&Candidate>) = (None, None);
+    let better = |best: Option<&Candidate>, rival: &Candidate| {
+        best.is_none_or(|best| rival.rank.total_cmp(&best.rank).is_lt())
+    };
+    for candidate in candidates.iter().filter(|c| c.standing == Standing::Eligible) {
+        if candidate.path == path {
+            continue;
+        }
+        if better(any, candidate) {
+            any = Some(candidate);
+        }
+        if better(disjoint, candidate) && !shares(path, candidate.path) {
+            disjoint = Some(candidate);
+        }
+    }
+    disjoint.or(any).map(|candidate| candidate.path)
 }

@@ -104,6 +104,7 @@ mod tests {
             report: LinkReport { state: Liveness::Up, ..LinkReport::default() },
             measured: false,
             app_value: None,
+            preference: 0.0,
             cost,
             rank: cost,
             barred_until: None,

@@ -8,6 +8,9 @@ use crate::routing::cost::preference;
 use crate::routing::explain::{Candidate, Standing};
 use crate::time::Instant;
 
+/// The direct link to a peer and what it is like, if there is one.
+pub(super) type Hop = Option<(LinkId, LinkReport)>;
+
 impl Router {
     pub(super) fn gather_direct(&self, index: usize, candidates: &mut Vec<Candidate>) {
         let links = self.peers[index].links.iter();
@@ -28,9 +31,12 @@ impl Router {
     pub(super) fn gather_one(&self, index: usize, path: Path) -> Option<Candidate> {
         match path {
             Path::Direct(id) => Some(self.direct(index, id, self.peers[index].link(id)?)),
-            Path::Via(relay) => {
-                (relay.usize() < self.peers.len()).then(|| self.through(index, relay.usize()))
+            Path::Via(relay) if relay.usize() < self.peers.len() => {
+                let measured = self.peers[index].relayed.iter().find(|m| m.0 == relay);
+                let measured = measured.map(|measured| measured.1.0);
+                Some(self.through(index, relay, self.hop(relay.usize()), measured))
             }
+            Path::Via(_) => None,
         }
     }
 
@@ -43,56 +49,82 @@ impl Router {
         }
     }
 
-    pub(super) fn gather_relayed(&self, index: usize, candidates: &mut Vec<Candidate>) {
-        let relays = (0..self.peers.len()).filter(|relay| *relay != index);
-        candidates.extend(relays.map(|relay| self.through(index, relay)));
+    /// The direct link to use towards each peer, with what both ends say of it: the first hops.
+    pub(super) fn hops(&self) -> impl Iterator<Item = Hop> {
+        (0..self.peers.len()).map(|index| self.hop(index))
     }
 
-    fn through(&self, index: usize, relay: usize) -> Candidate {
-        let index_of_relay = PeerIndex(relay as u16);
-        let measured = self.peers[index].relayed.iter().find(|m| m.0 == index_of_relay);
-        let measured = measured.map(|measured| measured.1.0);
-        let (standing, report) = self.relayed(index, relay, measured);
-        candidate(Path::Via(index_of_relay), standing, report, measured.is_some())
+    fn hop(&self, index: usize) -> Hop {
+        let (link, report) = self.peers[index].hop_link()?;
+        Some((link, self.with_other_end(index, report)))
+    }
+
+    /// `hops` as [`Self::hops`] gives them.
+    pub(super) fn gather_relayed(
+        &self,
+        index: usize,
+        hops: &[Hop],
+        candidates: &mut Vec<Candidate>,
+    ) {
+        let state = &self.peers[index];
+        // Both are in the order of the relays.
+        let mut all_measured = state.relayed.iter().peekable();
+        for (via, hop) in (0..).map(PeerIndex).zip(hops) {
+            let measured = all_measured.next_if(|measured| measured.0 == via);
+            if via.usize() != index {
+                let measured = measured.map(|measured| measured.1.0);
+                candidates.push(self.through(index, via, *hop, measured));
+            }
+        }
+    }
+
+    fn through(
+        &self,
+        index: usize,
+        via: PeerIndex,
+        hop: Hop,
+        measured: Option<LinkReport>,
+    ) -> Candidate {
+        let (standing, report) = self.relayed(index, via, hop, measured);
+        let [to, relay] = [index, via.usize()].map(|peer| self.peers[peer].info.id.0);
+        let preference = preference(self.seed, to, relay);
+        let found = candidate(Path::Via(via), standing, report, measured.is_some());
+        Candidate { preference, ..found }
     }
 
     /// What the two links of the path to `peer` through `relay` are said to be like.
     pub fn promised(&self, peer: PeerIndex, relay: PeerIndex) -> Option<LinkReport> {
-        let hop = self.peers.get(relay.usize())?.hop_link()?.1;
-        let hop = self.with_other_end(relay.usize(), hop);
+        let (_, hop) = (relay.usize() < self.peers.len()).then(|| self.hop(relay.usize()))??;
         Some(hop.then(self.database.link(relay, peer)?))
     }
 
-    /// Standing and report of the path to `index` through `relay`.
+    /// Standing and report of the path to `index` through a relay, given the first hop to that.
     fn relayed(
         &self,
         index: usize,
-        relay: usize,
+        via: PeerIndex,
+        hop: Hop,
         measured: Option<LinkReport>,
     ) -> (Standing, LinkReport) {
         let unknown = LinkReport { latency_us: u32::MAX, ..LinkReport::default() };
-        let (to, via) = (PeerIndex(index as u16), PeerIndex(relay as u16));
-        if !self.peers[relay].info.may_relay {
+        let to = PeerIndex(index as u16);
+        if !self.peers[via.usize()].info.may_relay {
             return (Standing::MayNotRelay, unknown);
         }
-        let hop = self.peers[relay].hop_link().map(|hop| hop.1);
-        let Some(hop) = hop.filter(|hop| hop.state != Liveness::Down) else {
-            return (Standing::RelayUnreachable, unknown);
-        };
-        let hop = self.with_other_end(relay, hop);
+        let hop = hop.map(|hop| hop.1).filter(|hop| hop.state != Liveness::Down);
+        let Some(hop) = hop else { return (Standing::RelayUnreachable, unknown) };
         let advertised = self.database.link(via, to);
         let sum = advertised.map(|advertised| hop.then(advertised));
         // A path in use is judged end to end, whatever anyone advertises; only our own first hop
         // may tell of trouble earlier. One that is not in use has a short history of its own, which
         // must not look better than the long one of its hops.
-        let state = &self.peers[index];
-        let in_use = state.selections.iter().any(|s| s.chosen == Some(Path::Via(via)))
-            || state.spreads.iter().any(|spread| spread.contains(Path::Via(via)));
-        let promised = sum.filter(|_| !in_use);
-        let measured = measured.map(|m| LinkReport {
-            state: m.state.max(hop.state),
-            loss: promised.map_or(m.loss, |promised| promised.loss.max(m.loss)),
-            ..m
+        let measured = measured.map(|m| {
+            let promised = sum.filter(|_| !self.is_in_use(index, Path::Via(via)));
+            LinkReport {
+                state: m.state.max(hop.state),
+                loss: promised.map_or(m.loss, |promised| promised.loss.max(m.loss)),
+                ..m
+            }
         });
         let Some(report) = measured.or(sum) else { return (Standing::NotAdvertised, unknown) };
         let standing = match (report.state, advertised.map(|a| a.state)) {
@@ -106,6 +138,13 @@ impl Router {
             (Liveness::Up, _) => Standing::StayOnly,
         };
         (standing, report)
+    }
+
+    /// Some demand goes by this path.
+    fn is_in_use(&self, index: usize, path: Path) -> bool {
+        let state = &self.peers[index];
+        state.selections.iter().any(|selection| selection.chosen == Some(path))
+            || state.spreads.iter().any(|spread| spread.contains(path))
     }
 
     /// Costs, ranks and back-offs under one metric. Returns the metric that was used: without any
@@ -132,14 +171,15 @@ impl Router {
             }
         }
         let near = if least.is_finite() { self.margin(metric).near(least) } else { 0.0 };
-        for candidate in candidates {
-            let preference = candidate.path.relay().map_or(0.0, |relay| {
-                preference(self.seed, state.info.id.0, self.peers[relay.usize()].info.id.0)
-            });
-            candidate.rank = candidate.cost + near * preference;
-            candidate.barred_until =
-                state.flaps.barred_until(now, &self.config.flap, candidate.path);
-            candidate.failures = state.flaps.failures(candidate.path);
+        for candidate in &mut *candidates {
+            candidate.rank = candidate.cost + near * candidate.preference;
+        }
+        if !state.flaps.is_empty() {
+            for candidate in candidates {
+                let path = candidate.path;
+                candidate.barred_until = state.flaps.barred_until(now, &self.config.flap, path);
+                candidate.failures = state.flaps.failures(path);
+            }
         }
         metric
     }
@@ -172,6 +212,7 @@ const fn candidate(
         report,
         measured,
         app_value: None,
+        preference: 0.0,
         cost: 0.0,
         rank: 0.0,
         barred_until: None,
