@@ -19,6 +19,7 @@ pub mod host;
 mod middlebox;
 mod network;
 mod overlay;
+mod places;
 pub mod scenario;
 pub mod swarm;
 mod tcp;
@@ -26,7 +27,7 @@ mod turn;
 mod underlay;
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BinaryHeap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -35,6 +36,7 @@ pub use clock::Clock;
 pub use middlebox::{BoxModel, Dependence, Middlebox};
 pub use network::{Burst, Fate, LinkModel, Network, Truth};
 pub use overlay::Mesh;
+use places::ByAddress;
 pub use tcp::{Connection, Experience, TcpHosts, Way};
 pub use underlay::{LinkKind, TransitStub, Underlay};
 
@@ -160,9 +162,9 @@ impl SimNode {
 pub struct Simulator {
     now: Instant,
     nodes: Vec<SimNode>,
-    owners: BTreeMap<SocketAddr, (NodeNumber, UplinkIndex)>,
+    owners: ByAddress<SocketAddr, (NodeNumber, UplinkIndex)>,
     /// Outside addresses of middleboxes.
-    outsides: BTreeMap<IpAddr, (NodeNumber, UplinkIndex)>,
+    outsides: ByAddress<IpAddr, (NodeNumber, UplinkIndex)>,
     /// The underlay; change it at will between steps.
     pub network: Network,
     queue: BinaryHeap<Scheduled>,
@@ -215,8 +217,8 @@ impl Simulator {
         let mut simulator = Self {
             now: Instant::from_micros(1_000_000),
             nodes: Vec::new(),
-            owners: BTreeMap::new(),
-            outsides: BTreeMap::new(),
+            owners: ByAddress::default(),
+            outsides: ByAddress::default(),
             network: Network::new(default, rng.fork()),
             queue: BinaryHeap::new(),
             happenings: Vec::new(),

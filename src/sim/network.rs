@@ -3,10 +3,10 @@
 //! Every directed pair of addresses has a link of its own. In front of it a route may lie: links
 //! that pairs share (see [`Underlay`](super::Underlay)), so that one broken link hurts many pairs.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::places::ByAddress;
 use crate::rng::Rng;
 use crate::time::Instant;
 
@@ -184,7 +184,7 @@ pub(super) fn exponential(mean: Duration, rng: &mut Rng) -> Duration {
 #[derive(Debug)]
 pub struct Network {
     default: LinkModel,
-    pairs: BTreeMap<(IpAddr, IpAddr), Pair>,
+    pairs: ByAddress<(IpAddr, IpAddr), Pair>,
     /// Links that pairs share.
     shared: Vec<Link>,
     rng: Rng,
@@ -201,8 +201,8 @@ struct Pair {
 
 impl Network {
     /// A network in which every pair is like `default`.
-    pub const fn new(default: LinkModel, rng: Rng) -> Self {
-        Self { default, pairs: BTreeMap::new(), shared: Vec::new(), rng }
+    pub fn new(default: LinkModel, rng: Rng) -> Self {
+        Self { default, pairs: ByAddress::default(), shared: Vec::new(), rng }
     }
 
     /// How the pair behaves.
@@ -245,9 +245,8 @@ impl Network {
 
     /// What becomes of a datagram of `len` bytes.
     pub fn transit(&mut self, now: Instant, from: IpAddr, to: IpAddr, len: usize) -> Fate {
-        ensure(&mut self.pairs, self.default, from, to);
+        let pair = ensure(&mut self.pairs, self.default, from, to);
         let mut fate = Fate { delay: Some(Duration::ZERO), again: None, corrupt: false };
-        let Some(pair) = self.pairs.get_mut(&(from, to)) else { return Fate::default() };
         if !pair.reachable || !pair.link.carry(now, len, &mut fate, &mut self.rng) {
             return Fate::default();
         }
@@ -296,7 +295,7 @@ impl Network {
 }
 
 fn ensure(
-    pairs: &mut BTreeMap<(IpAddr, IpAddr), Pair>,
+    pairs: &mut ByAddress<(IpAddr, IpAddr), Pair>,
     default: LinkModel,
     from: IpAddr,
     to: IpAddr,
