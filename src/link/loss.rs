@@ -237,7 +237,7 @@ impl LossMemory {
 #[derive(Clone, Debug, Default)]
 pub struct ReportedLoss {
     /// When, and how many datagrams were expected but had not come.
-    deficits: [(Instant, u32); Self::KEPT],
+    deficits: Option<Box<[(Instant, u32); Self::KEPT]>>,
     next: usize,
     /// Deficit that has been counted.
     counted: u32,
@@ -288,9 +288,10 @@ impl ReportedLoss {
         }
         self.note_late(now, expected_before.wrapping_sub(received_before), deficit);
         self.last = Some((expected, received));
-        self.deficits[self.next] = (now, deficit);
+        let deficits = self.deficits.get_or_insert_with(|| Box::new([(now, deficit); Self::KEPT]));
+        deficits[self.next] = (now, deficit);
         self.next = (self.next + 1) % Self::KEPT;
-        let recent = self.deficits.iter().filter(|(at, _)| now - *at <= Self::AGREED);
+        let recent = deficits.iter().filter(|(at, _)| now - *at <= Self::AGREED);
         let grown = recent.map(|(_, deficit)| deficit.wrapping_sub(self.counted) as i32).min();
         let lost = grown.unwrap_or(0).max(0) as u32;
         self.counted = self.counted.wrapping_add(lost);
@@ -314,8 +315,10 @@ impl ReportedLoss {
 
     fn begin(&mut self, now: Instant, expected: u32, received: u32) {
         let deficit = expected.wrapping_sub(received);
+        let mut deficits = self.deficits.take().unwrap_or_default();
+        *deficits = [(now, deficit); Self::KEPT];
         *self = Self {
-            deficits: [(now, deficit); Self::KEPT],
+            deficits: Some(deficits),
             next: 0,
             counted: deficit,
             late: 0,

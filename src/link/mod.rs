@@ -22,6 +22,7 @@ mod loss;
 mod mtu;
 mod outstanding;
 mod prober;
+mod sent;
 
 pub use arrivals::Arrivals;
 pub use budget::{Intervals, ProbeBudget};

@@ -12,8 +12,9 @@ use crate::time::Instant;
 /// time-out (RFC 6298). The silence is suspicious when it lasts longer than that allows.
 #[derive(Clone, Debug)]
 pub struct Outstanding {
-    /// A ring of sending times, oldest at `first`.
-    marks: [Instant; Self::MARKS],
+    /// A ring of sending times, oldest at `first`; none before the path carries traffic, which
+    /// most never do.
+    marks: Option<Box<[Instant; Self::MARKS]>>,
     first: usize,
     count: usize,
     delay_us: f64,
@@ -40,7 +41,7 @@ impl Outstanding {
     /// Nothing sent.
     pub const fn new() -> Self {
         Self {
-            marks: [Instant::ZERO; Self::MARKS],
+            marks: None,
             first: 0,
             count: 0,
             delay_us: Self::FIRST_DELAY_US,
@@ -53,7 +54,8 @@ impl Outstanding {
         let newest = self.count.checked_sub(1).map(|last| self.at(last));
         let near = newest.is_some_and(|newest| now - newest < Self::SPACING);
         if self.count < Self::MARKS && !near {
-            self.marks[(self.first + self.count) % Self::MARKS] = now;
+            let marks = self.marks.get_or_insert_with(|| Box::new([Instant::ZERO; Self::MARKS]));
+            marks[(self.first + self.count) % Self::MARKS] = now;
             self.count += 1;
         }
     }
@@ -107,8 +109,9 @@ impl Outstanding {
         self.count = 0;
     }
 
-    const fn at(&self, index: usize) -> Instant {
-        self.marks[(self.first + index) % Self::MARKS]
+    fn at(&self, index: usize) -> Instant {
+        let at = (self.first + index) % Self::MARKS;
+        self.marks.as_ref().map_or(Instant::ZERO, |marks| marks[at])
     }
 }
 

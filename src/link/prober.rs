@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::flaps::FlapHistory;
+use super::sent::Sent;
 use super::{Estimator, Reported};
 use crate::metric::{LinkReport, Liveness};
 use crate::rng::Rng;
@@ -55,24 +56,6 @@ pub struct ReplyOutcome {
     pub change: Option<Liveness>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Fate {
-    #[default]
-    Unused,
-    Waiting,
-    Missed,
-    Answered,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Sent {
-    seq: u32,
-    at: Instant,
-    deadline: Instant,
-    fate: Fate,
-    excused: bool,
-}
-
 /// Probes one path and judges it.
 ///
 /// Drive it: send what [`Prober::poll_probe`] gives, hand in answers with [`Prober::on_reply`] and
@@ -95,7 +78,7 @@ pub struct Prober {
     last_probe: Option<Instant>,
     next_probe: Instant,
     next_seq: u32,
-    sent: [Sent; Self::SENT],
+    sent: Sent,
     /// The first deadline of those that wait for an answer; asked for far more often than it changes.
     answer_due: Option<Instant>,
     /// When the newest was sent of all that is known to have gone there and been answered.
@@ -108,12 +91,11 @@ pub struct Prober {
     answers: u32,
     last_heard: Option<Instant>,
     flaps: FlapHistory,
-    rng: Rng,
+    /// Chance for the pauses. A generator that is fit for keys would be as large as all the rest.
+    jitter: u64,
 }
 
 impl Prober {
-    /// Probes that are remembered; at the quickest pace they span more than the longest time-out.
-    const SENT: usize = 32;
     /// A path that is down is asked this soon after it was last asked, when something came from
     /// there; and so long at the quick pace after an answer.
     const LATELY: Duration = Duration::from_secs(1);
@@ -121,7 +103,7 @@ impl Prober {
     const HEARD: Duration = Duration::from_secs(5);
 
     /// A prober for a path that is not known yet. The first probe is due at once.
-    pub fn new(now: Instant, config: ProberConfig, interval: Duration, rng: Rng) -> Self {
+    pub fn new(now: Instant, config: ProberConfig, interval: Duration, mut rng: Rng) -> Self {
         Self {
             config,
             estimator: Estimator::new(),
@@ -133,7 +115,7 @@ impl Prober {
             last_probe: None,
             next_probe: now,
             next_seq: 0,
-            sent: [Sent::default(); Self::SENT],
+            sent: Sent::NONE,
             answer_due: None,
             proven_at: None,
             silent_since: None,
@@ -142,7 +124,7 @@ impl Prober {
             answers: 0,
             last_heard: None,
             flaps: FlapHistory::default(),
-            rng,
+            jitter: rng.next_u64(),
         }
     }
 
@@ -183,8 +165,7 @@ impl Prober {
     fn send(&mut self, now: Instant) -> ProbeToSend {
         let seq = self.next_seq;
         self.next_seq = seq.wrapping_add(1);
-        let deadline = now + self.timeout();
-        self.sent[slot(seq)] = Sent { seq, at: now, deadline, fate: Fate::Waiting, excused: false };
+        self.sent.put(seq, now, self.timeout());
         self.find_answer_due();
         self.last_probe = Some(now);
         self.next_probe = now + self.pause(now);
@@ -212,18 +193,17 @@ impl Prober {
     }
 
     fn quick_pause(&self) -> Duration {
-        let waiting = self.sent.iter().filter(|sent| sent.fate == Fate::Waiting).count();
+        let waiting = self.sent.waiting.count_ones();
         let timeout = self.timeout();
-        if waiting as u32 >= self.config.misses_to_down {
-            timeout
-        } else {
-            timeout.min(self.config.quick)
-        }
+        if waiting >= self.config.misses_to_down { timeout } else { timeout.min(self.config.quick) }
     }
 
     /// Ten percent up or down, so that probes of many paths do not fall into step.
     fn jittered(&mut self, pause: Duration) -> Duration {
-        pause.mul_f64(0.9 + 0.2 * self.rng.unit())
+        // A linear congruential generator (Knuth's MMIX); its high bits are good enough.
+        let next = self.jitter.wrapping_mul(6_364_136_223_846_793_005);
+        self.jitter = next.wrapping_add(1_442_695_040_888_963_407);
+        pause.mul_f64(0.9 + 0.2 * f64::from((self.jitter >> 32) as u32) / f64::from(u32::MAX))
     }
 
     fn timeout(&self) -> Duration {
@@ -270,13 +250,16 @@ impl Prober {
         hold: Duration,
     ) -> ReplyOutcome {
         self.last_heard = Some(now);
-        let sent = &mut self.sent[slot(seq)];
-        let open = matches!(sent.fate, Fate::Waiting | Fate::Missed);
-        if !open || sent.seq != seq || sent.at != sent_at {
+        let (sent, slot) = (&mut self.sent, Sent::slot(seq));
+        let bit = 1 << slot;
+        let age = self.next_seq.wrapping_sub(seq);
+        let known = (1..=Sent::COUNT as u32).contains(&age) && sent.at[slot] == sent_at;
+        if !known || (sent.waiting | sent.missed) & bit == 0 {
             return ReplyOutcome::default();
         }
-        let late = sent.fate == Fate::Missed;
-        sent.fate = Fate::Answered;
+        let late = sent.missed & bit != 0;
+        sent.waiting &= !bit;
+        sent.missed &= !bit;
         self.find_answer_due();
         let rtt = (now - sent_at).saturating_sub(hold);
         self.estimator.on_rtt(now, rtt);
@@ -346,9 +329,12 @@ impl Prober {
 
     /// Missed probes that no answer to a later one has made harmless.
     fn count_misses(&self) -> u32 {
-        let later = |at: Instant| self.proven_at.is_none_or(|proven| at > proven);
-        let missed = |sent: &&Sent| sent.fate == Fate::Missed && later(sent.at);
-        self.sent.iter().filter(missed).count() as u32
+        self.unproven_misses().count() as u32
+    }
+
+    fn unproven_misses(&self) -> impl Iterator<Item = usize> {
+        let later = |slot: &usize| self.proven_at.is_none_or(|proven| self.sent.at[*slot] > proven);
+        Sent::places(self.sent.missed).filter(later)
     }
 
     /// Judges the silence up to `now`. `late` says that our own turn began late: then answers that
@@ -359,18 +345,19 @@ impl Prober {
             return None;
         }
         let mut change = None;
-        let first = self.next_seq.saturating_sub(Self::SENT as u32);
-        for seq in first..self.next_seq {
-            let sent = &mut self.sent[slot(seq)];
-            if sent.seq != seq || sent.fate != Fate::Waiting || sent.deadline > now {
+        for seq in self.next_seq.saturating_sub(Sent::COUNT as u32)..self.next_seq {
+            let (sent, slot) = (&mut self.sent, Sent::slot(seq));
+            let bit = 1 << slot;
+            if sent.waiting & bit == 0 || sent.deadline(slot) > now {
                 continue;
             }
-            if late && !sent.excused {
-                sent.excused = true;
-                sent.deadline = now + self.config.grace;
+            if late && sent.excused & bit == 0 {
+                sent.excused |= bit;
+                sent.wait_until(slot, now + self.config.grace);
                 continue;
             }
-            sent.fate = Fate::Missed;
+            sent.waiting &= !bit;
+            sent.missed |= bit;
             change = self.on_miss(now).or(change);
         }
         self.find_answer_due();
@@ -378,8 +365,8 @@ impl Prober {
     }
 
     fn find_answer_due(&mut self) {
-        let waiting = self.sent.iter().filter(|sent| sent.fate == Fate::Waiting);
-        self.answer_due = waiting.map(|sent| sent.deadline).min();
+        let waiting = Sent::places(self.sent.waiting);
+        self.answer_due = waiting.map(|slot| self.sent.deadline(slot)).min();
     }
 
     fn on_miss(&mut self, now: Instant) -> Option<Liveness> {
@@ -451,10 +438,8 @@ impl Prober {
     /// Lately something came in on this path, although probes that were sent well before then found
     /// no answer: what is sent here does not arrive.
     pub fn is_heard_in_vain(&self, now: Instant) -> bool {
-        let later = |at: Instant| self.proven_at.is_none_or(|proven| at > proven);
-        let missed = self.sent.iter().filter(|sent| sent.fate == Fate::Missed && later(sent.at));
-        let (Some(heard), Some(missed)) = (self.last_heard, missed.map(|sent| sent.at).min())
-        else {
+        let missed = self.unproven_misses().map(|slot| self.sent.at[slot]).min();
+        let (Some(heard), Some(missed)) = (self.last_heard, missed) else {
             return false;
         };
         now - heard < Self::HEARD && heard > missed + self.timeout()
@@ -464,10 +449,6 @@ impl Prober {
     pub const fn flaps(&self) -> &FlapHistory {
         &self.flaps
     }
-}
-
-const fn slot(seq: u32) -> usize {
-    seq as usize % Prober::SENT
 }
 
 #[cfg(test)]

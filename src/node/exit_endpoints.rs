@@ -88,13 +88,25 @@ struct Entry {
 /// its flows are still known one by one.
 #[derive(Debug)]
 pub(super) struct ExitEndpoints {
+    /// None at all until the first endpoint is noted: a megabyte.
     sets: Box<[[Option<Entry>; WAYS]]>,
     seed: HashSeed,
 }
 
 impl ExitEndpoints {
-    pub(super) fn new(rng: &mut Rng) -> Self {
-        Self { sets: vec![[None; WAYS]; SETS].into_boxed_slice(), seed: HashSeed::new(rng) }
+    /// With room made at once when there are exits to use, so that no packet pays for it.
+    pub(super) fn new(rng: &mut Rng, wanted: bool) -> Self {
+        let mut table = Self { sets: Box::default(), seed: HashSeed::new(rng) };
+        if wanted {
+            table.make_room();
+        }
+        table
+    }
+
+    fn make_room(&mut self) {
+        if self.sets.is_empty() {
+            self.sets = vec![[None; WAYS]; SETS].into_boxed_slice();
+        }
     }
 
     /// The endpoint sends through the exit of this peer.
@@ -104,6 +116,7 @@ impl ExitEndpoints {
 
     /// The endpoint has a mapping at the exit of this peer for so long.
     pub(super) fn note_for(&mut self, now: Instant, end: HostEnd, exit: PeerIndex, time: Duration) {
+        self.make_room();
         let set = self.set(&end);
         let ways = &mut self.sets[set];
         let known = ways.iter().position(|way| way.is_some_and(|entry| entry.end == end));
@@ -117,7 +130,7 @@ impl ExitEndpoints {
 
     /// The peer whose exit the endpoint uses.
     pub(super) fn exit_of(&self, now: Instant, end: &HostEnd) -> Option<PeerIndex> {
-        let mut ways = self.sets[self.set(end)].iter().flatten();
+        let mut ways = self.sets.get(self.set(end))?.iter().flatten();
         ways.find(|entry| entry.end == *end && entry.until > now).map(|entry| entry.exit)
     }
 
@@ -142,7 +155,7 @@ mod tests {
 
     #[test]
     fn an_endpoint_is_known_for_its_time_and_only_itself() {
-        let mut table = ExitEndpoints::new(&mut Rng::new([1; 32]));
+        let mut table = ExitEndpoints::new(&mut Rng::new([1; 32]), false);
         table.note(Instant::ZERO, end(7), PeerIndex(3));
         let late = Instant::from_micros(299_999_999);
         assert_eq!(table.exit_of(late, &end(7)), Some(PeerIndex(3)));
@@ -166,7 +179,7 @@ mod tests {
         let pmp = [0, 130, 0, 0, 0, 0, 0, 9, 0, 80, 157, 0, 0, 0, 2, 88];
         assert_eq!(HostEnd::leased(host, &pmp), Some((tcp, Duration::from_secs(600))));
         assert_eq!(HostEnd::leased(host, &pmp[..14]), None);
-        let mut table = ExitEndpoints::new(&mut Rng::new([1; 32]));
+        let mut table = ExitEndpoints::new(&mut Rng::new([1; 32]), false);
         table.note_for(Instant::ZERO, tcp, PeerIndex(3), Duration::from_secs(600));
         table.note(Instant::from_micros(1), tcp, PeerIndex(3));
         let late = Instant::from_micros(599_999_999);
@@ -175,7 +188,7 @@ mod tests {
 
     #[test]
     fn what_is_known_does_not_give_way_to_a_flood() {
-        let mut table = ExitEndpoints::new(&mut Rng::new([1; 32]));
+        let mut table = ExitEndpoints::new(&mut Rng::new([1; 32]), false);
         table.note(Instant::ZERO, end(1), PeerIndex(3));
         for host in 0..4u8 {
             for port in 2..u16::MAX {

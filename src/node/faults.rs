@@ -151,7 +151,7 @@ impl Node {
                 let state = &self.peers[index].paths[at];
                 let Path::Direct(link) = state.path else { break };
                 let fault = self.link_fault(now, peer, link);
-                if self.peers[index].paths[at].told.observe(now, fault) {
+                if self.peers.aside(index).paths[at].told.observe(now, fault) {
                     let what = fault.map_or_else(|| "works".to_owned(), |fault| fault.to_string());
                     let event = Event::LinkChanged {
                         peer: self.peers[index].name.clone(),
@@ -162,7 +162,7 @@ impl Node {
                 }
             }
             let hears = self.hears(now, peer);
-            if std::mem::replace(&mut self.peers[index].heard, hears) != hears {
+            if std::mem::replace(&mut self.peers.aside(index).heard, hears) != hears {
                 self.advertiser.tell_again(now, peer);
             }
         }

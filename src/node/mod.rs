@@ -41,6 +41,7 @@ mod on_timeout;
 mod paths;
 mod pcp;
 mod peer;
+mod peers;
 mod policy;
 mod prefixes;
 mod probing;
@@ -82,7 +83,7 @@ use exit::Exit;
 use exit_endpoints::{ExitEndpoints, HostEnd};
 use exit_fragments::ExitFragments;
 use exit64::Translation;
-use peer::Peer;
+use peers::Peers;
 use policy::Policy;
 use prefixes::{Owner, PrefixTable};
 use reassembly::Reassembly;
@@ -117,7 +118,7 @@ pub struct Node {
     addresses: Vec<IpAddr>,
     mtu: usize,
     uplinks: Vec<UplinkConfig>,
-    peers: Vec<Peer>,
+    peers: Peers,
     /// Sorted by id.
     ids: Vec<(NodeId, PeerIndex)>,
     prefixes: PrefixTable,
@@ -240,6 +241,7 @@ impl Node {
         let advertiser = Advertiser::new(now, pace, config.epoch, &peer_ids);
         let exit = config.egress.as_ref().map(|egress| Exit::new(now, egress, rng.fork()));
         let node_policy = config.policy();
+        let uses_exits = config.peers.iter().any(|peer| peer.egress);
         let wants_pcp = config.egress.as_ref().is_some_and(|egress| egress.pcp);
         let pcp = wants_pcp.then(|| crate::nat::pcp::PcpServer::new(now));
         let mut node = Self {
@@ -254,7 +256,7 @@ impl Node {
             addresses: config.addresses,
             mtu: usize::from(config.mtu),
             uplinks: config.uplinks,
-            peers,
+            peers: Peers::new(peers),
             ids,
             tunnels,
             router,
@@ -267,7 +269,7 @@ impl Node {
             control_budget_bps: config.control_budget_bps,
             coalescer: Coalescer::new(Offload { tcp: true, udp: true }),
             exit_fragments: ExitFragments::new(),
-            exit_endpoints: ExitEndpoints::new(&mut rng),
+            exit_endpoints: ExitEndpoints::new(&mut rng, uses_exits),
             servers: exit_endpoints::servers(&config.servers),
             reassembly: Reassembly::new(),
             counters: Counters::default(),

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::control::body_for;
-use super::peer::PathState;
+use super::peer::{PathState, Peer};
+use super::peers::Due;
 use super::{Event, Label, Node};
 use crate::batch::{Output, Target};
 use crate::id::{PeerIndex, UplinkIndex};
@@ -32,8 +33,11 @@ impl Node {
         let late = self.poll_timeout().is_some_and(|(due, _)| now - due > LATE);
         self.tunnels.handle_timeout(now);
         self.drain_tunnel_events(now, out);
-        for index in 0..self.peers.len() {
-            self.serve_peer(now, PeerIndex(index as u16), late, out);
+        for peer in (0..self.peers.len() as u16).map(PeerIndex) {
+            if self.peers.needs_service(now, peer) {
+                self.serve_peer(now, peer, late, out);
+                self.peers.served(peer);
+            }
         }
         self.router_stale = false;
         self.update_routing(now);
@@ -77,24 +81,39 @@ impl Node {
         if self.router_stale {
             offer(Instant::ZERO, "a link changed");
         }
-        for peer in self.peers.iter().filter(|peer| peer.sealable) {
-            if let Some(at) = peer.arrivals.poll_timeout() {
-                offer(at, "report");
+        if let Some((at, why)) = self.peers.first_deadline(Self::deadline_of) {
+            offer(at, why);
+        }
+        next
+    }
+
+    /// The first thing that is due for one peer.
+    fn deadline_of(peer: &Peer) -> Option<Due> {
+        let mut next: Option<Due> = None;
+        let mut offer = |at: Instant, why: &'static str| {
+            if next.is_none_or(|next| at < next.0) {
+                next = Some((at, why));
             }
-            for state in &peer.paths {
-                if state.routable {
-                    let (at, why) = state.prober.poll_timeout();
-                    offer(at, why);
-                    if let Some(at) = Self::silence_due(state) {
-                        offer(at, "overdue report");
-                    }
+        };
+        if !peer.sealable {
+            return None;
+        }
+        if let Some(at) = peer.arrivals.poll_timeout() {
+            offer(at, "report");
+        }
+        for state in &peer.paths {
+            if state.routable {
+                let (at, why) = state.prober.poll_timeout();
+                offer(at, why);
+                if let Some(at) = Self::silence_due(state) {
+                    offer(at, "overdue report");
                 }
-                if state.routable && Self::mtu_wanted(state) {
-                    offer(state.mtu.poll_timeout(), "path mtu");
-                }
-                if let Some(at) = state.endpoint.poll_timeout() {
-                    offer(at, "path challenge");
-                }
+            }
+            if state.routable && Self::mtu_wanted(state) {
+                offer(state.mtu.poll_timeout(), "path mtu");
+            }
+            if let Some(at) = state.endpoint.poll_timeout() {
+                offer(at, "path challenge");
             }
         }
         next
@@ -107,6 +126,7 @@ impl Node {
                 TunnelEvent::WantInitiate(peer) => self.initiate(now, peer, out),
                 TunnelEvent::Established(peer) => self.on_established(now, peer),
                 TunnelEvent::Expired(peer) => {
+                    self.peers.mark(peer);
                     let name = self.peers[peer.usize()].name.clone();
                     self.push_event(Event::TunnelLost { peer: name });
                 }

@@ -149,10 +149,13 @@ impl Node {
         true
     }
 
-    /// Tells the router what was measured, lets it choose, and measures what it wants measured.
+    /// Tells the router what may have changed, lets it choose, and measures what it wants measured.
     pub(super) fn update_routing(&mut self, now: Instant) {
         for index in 0..self.peers.len() {
             let peer = PeerIndex(index as u16);
+            if !self.peers.take_report(peer) {
+                continue;
+            }
             let sealable = self.can_seal(now, peer).is_ok();
             for state in &self.peers[index].paths {
                 let mut report = state.prober.report(now);
@@ -187,6 +190,8 @@ impl Node {
             self.note_relays(now, peer);
         }
         self.spend_budget(now);
+        // Where paths lead may have changed, and some things go by the time alone.
+        self.peers.mark_all();
     }
 
     /// A relay that newly has a link to a peer is a new way for a handshake that waits.

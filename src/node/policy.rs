@@ -100,12 +100,13 @@ impl Policy {
 #[derive(Debug)]
 pub(super) struct Groups {
     seed: HashSeed,
+    /// Made when the first class with a group needs them.
     places: Vec<Option<(u64, Egress, Instant)>>,
 }
 
 impl Groups {
     fn new(rng: &mut Rng) -> Self {
-        Self { seed: HashSeed::new(rng), places: vec![None; GROUPS] }
+        Self { seed: HashSeed::new(rng), places: Vec::new() }
     }
 
     /// What flows that belong together share.
@@ -123,11 +124,14 @@ impl Groups {
     }
 
     pub(super) fn exit_of(&self, now: Instant, group: u64) -> Option<Egress> {
-        let (known, egress, at) = self.places[group as usize % GROUPS]?;
+        let (known, egress, at) = (*self.places.get(group as usize % GROUPS)?)?;
         (known == group && now - at < GROUP_LASTS).then_some(egress)
     }
 
     pub(super) fn note(&mut self, now: Instant, group: u64, egress: Egress) {
+        if self.places.is_empty() {
+            self.places = vec![None; GROUPS];
+        }
         self.places[group as usize % GROUPS] = Some((group, egress, now));
     }
 }

@@ -2,6 +2,7 @@
 
 mod pace;
 
+use std::cell::Cell;
 use std::time::Duration;
 
 pub use self::pace::AdvertiserConfig;
@@ -56,6 +57,8 @@ pub struct Advertiser {
     credit: f64,
     credit_at: Instant,
     next_peer: usize,
+    /// The first deadline, until something changes it.
+    deadline: Cell<Option<Option<Instant>>>,
 }
 
 impl Advertiser {
@@ -89,6 +92,7 @@ impl Advertiser {
             credit: config.bytes_per_second * AdvertiserConfig::BURST_SECONDS,
             credit_at: now,
             next_peer: 0,
+            deadline: Cell::new(None),
             config,
         }
     }
@@ -106,12 +110,14 @@ impl Advertiser {
             return;
         };
         self.publish_due = Some(self.publish_due.map_or(at, |due| due.min(at)));
+        self.deadline.set(None);
     }
 
     /// There is something else to tell of our link to a peer than what its report says.
     pub fn tell_again(&mut self, now: Instant, peer: PeerIndex) {
         if let Some(state) = self.peers.get_mut(peer.usize()) {
             state.told = false;
+            self.deadline.set(None);
             self.publish_due = Some(self.publish_due.map_or(now, |due| due.min(now)));
         }
     }
@@ -126,11 +132,15 @@ impl Advertiser {
     pub fn set_reachable(&mut self, now: Instant, peer: PeerIndex, reachable: bool) {
         let retry = self.config.retry.0;
         let Some(state) = self.peers.get_mut(peer.usize()) else { return };
-        if reachable && !state.reachable {
+        if reachable == state.reachable {
+            return;
+        }
+        if reachable {
             state.retry = retry;
             state.due = now;
         }
         state.reachable = reachable;
+        self.deadline.set(None);
     }
 
     /// The peer may have started anew and forgotten all: its tunnel has new keys. It is sent what it
@@ -138,6 +148,7 @@ impl Advertiser {
     pub fn doubt(&mut self, now: Instant, peer: PeerIndex) {
         let retry = self.config.retry.0;
         let Some(state) = self.peers.get_mut(peer.usize()) else { return };
+        self.deadline.set(None);
         state.doubted = true;
         state.part = 0;
         state.retry = retry;
@@ -148,6 +159,7 @@ impl Advertiser {
     /// an earlier life of this node: we jump above it.
     pub fn on_ack(&mut self, now: Instant, peer: PeerIndex, epoch: u64, seq: u32) {
         let Some(state) = self.peers.get_mut(peer.usize()) else { return };
+        self.deadline.set(None);
         if (epoch, seq) > (state.epoch, self.seq)
             && let Some(next) = epoch.checked_add(1)
         {
@@ -181,6 +193,10 @@ impl Advertiser {
         now: Instant,
         entries: &mut Vec<(NodeId, LinkReport)>,
     ) -> Option<(PeerIndex, Advertisement)> {
+        if self.poll_timeout().is_none_or(|(due, _)| due > now) {
+            return None;
+        }
+        self.deadline.set(None);
         self.publish_if_due(now);
         self.earn(now);
         let count = self.peers.len();
@@ -218,6 +234,7 @@ impl Advertiser {
             return;
         }
         self.publish_due = None;
+        self.deadline.set(None);
         let next = self.seq.saturating_add(1);
         let (mut any, mut urgent) = (false, false);
         for peer in &mut self.peers {
@@ -282,6 +299,7 @@ impl Advertiser {
         if self.peers[index].acked == self.seq && !self.peers[index].doubted {
             self.note_refresh(index);
         }
+        self.deadline.set(None);
         let full = self.is_full(index);
         let size = self.config.part_entries.max(1);
         let parts = if full { self.peers.len().div_ceil(size).clamp(1, 64) } else { 1 };
@@ -332,8 +350,13 @@ impl Advertiser {
 
     /// When to call [`Advertiser::poll`], and why. `None` while no peer can be reached.
     pub fn poll_timeout(&self) -> Option<(Instant, &'static str)> {
-        let peers = (0..self.peers.len()).filter_map(|index| self.due_at(index));
-        peers.chain(self.publish_due).min().map(|due| (due, "advertise"))
+        let first = self.deadline.get().unwrap_or_else(|| {
+            let peers = (0..self.peers.len()).filter_map(|index| self.due_at(index));
+            let first = peers.chain(self.publish_due).min();
+            self.deadline.set(Some(first));
+            first
+        });
+        first.map(|due| (due, "advertise"))
     }
 
     /// Our present epoch, but for peers that knew a later one, and number.

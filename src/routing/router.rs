@@ -6,7 +6,7 @@ mod pace;
 
 use std::time::Duration;
 
-use self::candidates::Hop;
+use self::candidates::{Hop, share, shares_uplink};
 use super::cost::CostConfig;
 use super::database::{Advertisement, Applied, LinkStateDatabase};
 use super::demand::{Demand, DemandSpec};
@@ -487,22 +487,6 @@ fn put<K: Copy + Ord, V>(
             None
         }
         (Err(_), _) => None,
-    }
-}
-
-/// True when two paths use the same uplink of ours or, both being direct, of the peer.
-fn share(hops: &[Hop], a: Path, b: Path) -> bool {
-    let first_hop = |path| match path {
-        Path::Direct(link) => Some(link.local),
-        Path::Via(relay) => hops.get(relay.usize())?.map(|hop| hop.0.local),
-    };
-    shares_uplink(a, b) || first_hop(a) == first_hop(b)
-}
-
-fn shares_uplink(a: Path, b: Path) -> bool {
-    match (a, b) {
-        (Path::Direct(a), Path::Direct(b)) => a.local == b.local || a.remote == b.remote,
-        _ => false,
     }
 }
 

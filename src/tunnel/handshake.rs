@@ -268,7 +268,7 @@ impl Tunnels {
         payload[..4].copy_from_slice(&index.to_be_bytes());
         let written = state.write_message(&payload, &mut response[RESPONSE_NOISE]);
         let rekey_at = self.rekey_at(now, REKEY_AFTER_RESPONDER);
-        let keys = written.ok().and_then(|_| {
+        let keys = written.ok().map(|_| {
             let material = KeyMaterial::derive(state, suite);
             Keys::new(&material, suite, (index, remote_index), now, rekey_at)
         });
@@ -344,10 +344,7 @@ impl Tunnels {
         let indices = (ours.index, remote_index);
         let material = KeyMaterial::derive(*ours.state, ours.suite);
         let rekey_at = self.rekey_at(now, REKEY_AFTER);
-        let Some(keys) = Keys::new(&material, ours.suite, indices, now, rekey_at) else {
-            self.indices.release(ours.index);
-            return Err(DropReason::Forged);
-        };
+        let keys = Keys::new(&material, ours.suite, indices, now, rekey_at);
         let peer = &mut self.peers[index.usize()];
         peer.last_received = Some(now);
         if let Some(released) = peer.establish(Box::new(keys)) {

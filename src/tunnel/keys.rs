@@ -1,6 +1,9 @@
 //! What one handshake gives: keys, counters and replay windows.
 
+use std::cell::OnceCell;
+
 use aws_lc_rs::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use zeroize::Zeroizing;
 
 use super::noise::KeyMaterial;
 use super::suite::Suite;
@@ -18,24 +21,47 @@ pub(super) const REKEY_AFTER_DATAGRAMS: u64 = 1 << 26;
 /// 1500 bytes these are 2^34.6 blocks of the 2^64 allowed by its birthday bound.
 pub(super) const REJECT_AFTER_DATAGRAMS: u64 = 1 << 28;
 
-/// An AEAD key of either suite.
-pub(super) struct AeadKey(LessSafeKey);
+/// An AEAD key of either suite. What the cipher makes of it, some 600 bytes, is made when it is
+/// first used: between most pairs of nodes only data keys ever are, and only for a time.
+pub(super) struct AeadKey {
+    suite: Suite,
+    secret: Zeroizing<[u8; 32]>,
+    ready: OnceCell<Option<LessSafeKey>>,
+}
 
 impl AeadKey {
-    fn new(suite: Suite, bytes: &[u8; 32]) -> Option<Self> {
-        let algorithm = match suite {
+    fn new(suite: Suite, secret: &[u8; 32]) -> Self {
+        Self { suite, secret: Zeroizing::new(*secret), ready: OnceCell::new() }
+    }
+
+    /// `None` would be a fault of ours: every 32 bytes are a key.
+    fn ready(&self) -> Option<&LessSafeKey> {
+        self.ready.get_or_init(|| self.make_ready()).as_ref()
+    }
+
+    #[cold]
+    fn make_ready(&self) -> Option<LessSafeKey> {
+        let algorithm = match self.suite {
             Suite::Aes256Gcm => &AES_256_GCM,
             Suite::ChaCha20Poly1305 => &CHACHA20_POLY1305,
         };
-        UnboundKey::new(algorithm, bytes).ok().map(|key| Self(LessSafeKey::new(key)))
+        UnboundKey::new(algorithm, &*self.secret).ok().map(LessSafeKey::new)
+    }
+
+    /// It will hardly be used again.
+    fn rest(&mut self) {
+        self.ready.take();
     }
 
     fn seal(&self, path: PathId, counter: u64, aad: &[u8], body: &mut [u8], tag: &mut [u8]) {
-        let sealed = self.0.seal_in_place_separate_tag(nonce(path, counter), Aad::from(aad), body);
+        let nonce = nonce(path, counter);
+        let sealed = self
+            .ready()
+            .and_then(|key| key.seal_in_place_separate_tag(nonce, Aad::from(aad), body).ok());
         // Only a body beyond the AEAD's limit of 2^36 bytes fails: no datagram is that long.
         match sealed {
-            Ok(value) => tag.copy_from_slice(value.as_ref()),
-            Err(_) => body.fill(0),
+            Some(value) => tag.copy_from_slice(value.as_ref()),
+            None => body.fill(0),
         }
     }
 
@@ -47,8 +73,8 @@ impl AeadKey {
         body: &mut [u8],
         tag: &[u8],
     ) -> Result<(), DropReason> {
-        self.0
-            .open_in_place_separate_tag(nonce(path, counter), Aad::from(aad), tag, body)
+        let key = self.ready().ok_or(DropReason::Forged)?;
+        key.open_in_place_separate_tag(nonce(path, counter), Aad::from(aad), tag, body)
             .map(|_| ())
             .map_err(|_| DropReason::Forged)
     }
@@ -106,13 +132,13 @@ pub(super) struct Channel {
 }
 
 impl Channel {
-    fn new(suite: Suite, seal: &[u8; 32], open: &[u8; 32]) -> Option<Self> {
-        Some(Self {
-            seal: AeadKey::new(suite, seal)?,
-            open: AeadKey::new(suite, open)?,
+    fn new(suite: Suite, seal: &[u8; 32], open: &[u8; 32]) -> Self {
+        Self {
+            seal: AeadKey::new(suite, seal),
+            open: AeadKey::new(suite, open),
             sent: Counters::default(),
             windows: Windows::default(),
-        })
+        }
     }
 }
 
@@ -137,10 +163,16 @@ impl Keys {
         (local_index, remote_index): (u32, u32),
         born: Instant,
         rekey_at: Instant,
-    ) -> Option<Self> {
-        let data = Channel::new(suite, &material.seal_data, &material.open_data)?;
-        let relay = Channel::new(suite, &material.seal_relay, &material.open_relay)?;
-        Some(Self { local_index, remote_index, suite, born, rekey_at, sealed: 0, data, relay })
+    ) -> Self {
+        let data = Channel::new(suite, &material.seal_data, &material.open_data);
+        let relay = Channel::new(suite, &material.seal_relay, &material.open_relay);
+        Self { local_index, remote_index, suite, born, rekey_at, sealed: 0, data, relay }
+    }
+
+    /// Nothing is sealed with these keys any more: newer ones took their place.
+    pub(super) fn stop_sealing(&mut self) {
+        self.data.seal.rest();
+        self.relay.seal.rest();
     }
 
     /// Opens a data datagram whose header was parsed, and marks it as seen.

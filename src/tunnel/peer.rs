@@ -198,6 +198,9 @@ impl Peer {
         let dropped = older.take();
         *older = newer.take();
         *newer = self.current.replace(keys);
+        if let Some(replaced) = newer {
+            replaced.stop_sealing();
+        }
         self.attempt = 0;
         self.retry_at = None;
         self.unanswered_since = None;

@@ -233,3 +233,19 @@ pub(super) const fn observed(candidate: &Candidate) -> Liveness {
         | Standing::AdvertisedDown => Liveness::Down,
     }
 }
+
+/// True when two paths use the same uplink of ours or, both being direct, of the peer.
+pub(super) fn share(hops: &[Hop], a: Path, b: Path) -> bool {
+    let first_hop = |path| match path {
+        Path::Direct(link) => Some(link.local),
+        Path::Via(relay) => hops.get(relay.usize())?.map(|hop| hop.0.local),
+    };
+    shares_uplink(a, b) || first_hop(a) == first_hop(b)
+}
+
+pub(super) fn shares_uplink(a: Path, b: Path) -> bool {
+    match (a, b) {
+        (Path::Direct(a), Path::Direct(b)) => a.local == b.local || a.remote == b.remote,
+        _ => false,
+    }
+}

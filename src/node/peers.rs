@@ -1,0 +1,195 @@
+//! The peers of a node, and which of them something happened to.
+//!
+//! Most turns concern one or two peers of hundreds. So each peer's deadline is kept until the peer
+//! may have changed, and only peers that are due or may have changed are served. Whoever can change
+//! a peer goes through [`Peers`], which takes note of it: nothing can be forgotten.
+
+use std::cell::Cell;
+use std::ops::{Deref, Index, IndexMut};
+
+use super::peer::Peer;
+use crate::id::PeerIndex;
+use crate::time::Instant;
+
+/// A deadline and its reason.
+pub(super) type Due = (Instant, &'static str);
+
+/// What must be done again because the peer may have changed.
+const DEADLINE: u8 = 1;
+const SERVICE: u8 = 2;
+const REPORT: u8 = 4;
+const ALL: u8 = DEADLINE | SERVICE | REPORT;
+
+/// Every peer, by [`PeerIndex`].
+#[derive(Debug)]
+pub(super) struct Peers {
+    list: Vec<Peer>,
+    /// One for each peer, apart from the peers themselves: they are looked at every time.
+    marks: Vec<Cell<u8>>,
+    deadlines: Vec<Cell<Option<Due>>>,
+}
+
+impl Peers {
+    pub(super) fn new(list: Vec<Peer>) -> Self {
+        let marks = vec![Cell::new(ALL); list.len()];
+        let deadlines = vec![Cell::new(None); list.len()];
+        Self { list, marks, deadlines }
+    }
+
+    pub(super) fn get_mut(&mut self, index: usize) -> Option<&mut Peer> {
+        self.marks.get(index)?.set(ALL);
+        self.list.get_mut(index)
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Peer> {
+        self.mark_all();
+        self.list.iter_mut()
+    }
+
+    /// A peer, for changes of what no deadline, service or report depends on.
+    pub(super) fn aside(&mut self, index: usize) -> &mut Peer {
+        &mut self.list[index]
+    }
+
+    /// Something else changed that concerns a peer.
+    pub(super) fn mark(&self, peer: PeerIndex) {
+        if let Some(mark) = self.marks.get(peer.usize()) {
+            mark.set(ALL);
+        }
+    }
+
+    pub(super) fn mark_all(&self) {
+        self.marks.iter().for_each(|mark| mark.set(ALL));
+    }
+
+    /// The first deadline of all peers, each as `find` tells it.
+    pub(super) fn first_deadline(&self, find: impl Fn(&Peer) -> Option<Due>) -> Option<Due> {
+        let mut first: Option<Due> = None;
+        for (index, (mark, deadline)) in self.marks.iter().zip(&self.deadlines).enumerate() {
+            if mark.get() & DEADLINE != 0 {
+                mark.set(mark.get() & !DEADLINE);
+                deadline.set(self.list.get(index).and_then(&find));
+            }
+            if let Some(due) = deadline.get()
+                && first.is_none_or(|first| due.0 < first.0)
+            {
+                first = Some(due);
+            }
+        }
+        first
+    }
+
+    /// True when a peer may have changed since [`Self::served`], or something is due for it.
+    pub(super) fn needs_service(&self, now: Instant, peer: PeerIndex) -> bool {
+        let at = peer.usize();
+        let Some((mark, deadline)) = self.marks.get(at).zip(self.deadlines.get(at)) else {
+            return false;
+        };
+        mark.get() & SERVICE != 0 || deadline.get().is_some_and(|due| due.0 <= now)
+    }
+
+    /// All that was due for a peer is done.
+    pub(super) fn served(&self, peer: PeerIndex) {
+        self.clear(peer, SERVICE);
+    }
+
+    /// True when a peer may have changed since this was last asked.
+    pub(super) fn take_report(&self, peer: PeerIndex) -> bool {
+        self.clear(peer, REPORT)
+    }
+
+    fn clear(&self, peer: PeerIndex, what: u8) -> bool {
+        let Some(mark) = self.marks.get(peer.usize()) else { return false };
+        mark.replace(mark.get() & !what) & what != 0
+    }
+}
+
+impl Deref for Peers {
+    type Target = [Peer];
+
+    fn deref(&self) -> &[Peer] {
+        &self.list
+    }
+}
+
+impl Index<usize> for Peers {
+    type Output = Peer;
+
+    fn index(&self, index: usize) -> &Peer {
+        &self.list[index]
+    }
+}
+
+impl IndexMut<usize> for Peers {
+    fn index_mut(&mut self, index: usize) -> &mut Peer {
+        if let Some(mark) = self.marks.get(index) {
+            mark.set(ALL);
+        }
+        &mut self.list[index]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::paths;
+    use crate::rng::Rng;
+
+    const NOW: Instant = Instant::from_micros(7);
+    const A: PeerIndex = PeerIndex(0);
+    const B: PeerIndex = PeerIndex(1);
+
+    /// Three peers with which all is done, and whose deadlines were asked for.
+    fn idle() -> Peers {
+        let config = crate::sim::Mesh::default().configs().swap_remove(0);
+        let peers = Peers::new(paths::peers(&config, NOW, &mut Rng::new([1; 32])));
+        assert!(peers.needs_service(NOW, A) && peers.take_report(A), "they are new");
+        for peer in (0..peers.len() as u16).map(PeerIndex) {
+            peers.served(peer);
+            peers.take_report(peer);
+        }
+        assert_eq!(peers.first_deadline(|_| None), None);
+        peers
+    }
+
+    #[test]
+    fn whoever_may_change_a_peer_makes_it_be_looked_at() {
+        let ways: [fn(&mut Peers); 5] = [
+            |peers| peers[0].attempts += 1,
+            |peers| peers.get_mut(0).unwrap().attempts += 1,
+            |peers| peers.iter_mut().take(1).for_each(|peer| peer.attempts += 1),
+            |peers| peers.mark(A),
+            |peers| peers.mark_all(),
+        ];
+        for (number, way) in ways.into_iter().enumerate() {
+            let mut peers = idle();
+            way(&mut peers);
+            assert!(peers.needs_service(NOW, A), "{number}");
+            assert_eq!(peers.first_deadline(|_| Some((NOW, "asked"))), Some((NOW, "asked")));
+            assert!(peers.take_report(A) && !peers.take_report(A), "{number}");
+            peers.served(A);
+            assert!(!peers.needs_service(Instant::ZERO, A), "{number}");
+        }
+        let mut peers = idle();
+        peers.aside(0).attempts += 1;
+        assert!(!peers.needs_service(NOW, A) && !peers.take_report(A));
+    }
+
+    #[test]
+    fn a_deadline_is_kept_until_the_peer_may_have_changed_and_makes_it_due() {
+        let mut peers = idle();
+        let never = |_: &Peer| -> Option<Due> { panic!("nobody changed") };
+        assert_eq!(peers.first_deadline(never), None);
+        peers[1].attempts = 9;
+        let due = |peer: &Peer| {
+            let at = Instant::from_micros(10 * u64::from(peer.attempts));
+            Some((at, "later"))
+        };
+        assert_eq!(peers.first_deadline(due), Some((Instant::from_micros(90), "later")));
+        peers.served(B);
+        assert!(!peers.needs_service(Instant::from_micros(89), B));
+        assert!(peers.needs_service(Instant::from_micros(90), B));
+        assert!(!peers.needs_service(Instant::from_micros(90), A));
+        assert_eq!(peers.first_deadline(never), Some((Instant::from_micros(90), "later")));
+    }
+}
