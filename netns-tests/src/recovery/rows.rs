@@ -11,7 +11,7 @@ use super::Overlay;
 use super::scene::{ADDED_MS, RATE, SECOND, SITES, Scene, start};
 use crate::lab::clock::monotonic_ns;
 use crate::lab::tick::Report;
-use crate::lab::{Process, wait_until};
+use crate::lab::{Host, Process, wait_until};
 
 /// An event, and a sample of what it does to hosts.
 pub struct Row {
@@ -79,6 +79,13 @@ pub const ROWS: &[Row] = &[
     own("direct path heals", "ms to return, nothing lost", "30000", heal),
     own("packets over 1300 bytes vanish", "ms stall of a transfer", "3000", large_ones_vanish),
     own("bulk TCP across a black hole", "ms stall", "gap + one RTO", bulk),
+    own("TCP moves to a path 60 ms shorter", "time-outs of TCP", "0", |_, delay| {
+        Ok(shorter(delay)?[0])
+    }),
+    own("TCP moves to a path 60 ms shorter: sent again", "segments of 10,000", "", |_, delay| {
+        let [_, again, sent] = shorter(delay)?;
+        Ok(again * 1e4 / sent.max(1.0))
+    }),
     own("relay in use is killed", "ms gap", "p50 100, worst 200", relay_killed),
     Row {
         name: "path fails 1 s every 10 s for 5 minutes",
@@ -275,7 +282,45 @@ fn bulk(overlay: &Overlay, delay_ms: u32) -> Result<f64> {
     transfer.longest_stall_ms()
 }
 
-/// A TCP transfer of 12 s to host 1 of mit, observed by its receiver.
+/// A transfer moves from a long relayed path to the direct one, which overtakes what is under way:
+/// time-outs of its sender, segments that it sent again, and segments in all.
+fn shorter(delay_ms: u32) -> Result<[f64; 3]> {
+    let mut scene = start(&Overlay::Rongate, delay_ms, 1)?;
+    let slow = format!("{{delay: {}us}}", (delay_ms + 60) * 500);
+    for relay in ["aros", "cable"] {
+        for site in ["mit", "utah"] {
+            scene.lab.set_links(site, relay, &slow)?;
+        }
+    }
+    cut(&scene, false)?;
+    scene.wait_relayed(true, 10 * SECOND)?;
+    let transfer = Transfer::start_for(&scene, 25)?;
+    sleep(5 * SECOND);
+    let [_, sender] = scene.hosts()?;
+    let before = tcp_counters(&sender)?;
+    scene.lab.heal("mit", "utah")?;
+    scene.wait_relayed(false, 15 * SECOND)?;
+    sleep(2 * SECOND);
+    let after = tcp_counters(&sender)?;
+    transfer.longest_stall_ms()?;
+    Ok(std::array::from_fn(|at| after[at] - before[at]))
+}
+
+/// A host's TCP so far: time-outs, segments sent again, segments sent.
+fn tcp_counters(host: &Host) -> Result<[f64; 3]> {
+    let read = |file| std::fs::read_to_string(format!("/proc/thread-self/net/{file}"));
+    let text = host.netns().within(|| Ok(read("netstat")? + &read("snmp")?))?;
+    let counter = |table: &str, name: &str| -> Result<f64> {
+        let mut lines = text.lines().filter(|line| line.split(':').next() == Some(table));
+        let (names, values) = lines.next().zip(lines.next()).context("no such table")?;
+        let found = names.split(' ').zip(values.split(' ')).find(|pair| pair.0 == name);
+        Ok(found.with_context(|| format!("no counter {name}"))?.1.parse()?)
+    };
+    let [table, timeouts] = ["TcpExt", "TCPTimeouts"];
+    Ok([counter(table, timeouts)?, counter("Tcp", "RetransSegs")?, counter("Tcp", "OutSegs")?])
+}
+
+/// A TCP transfer, of 12 s where nothing else is said, to host 1 of mit, observed by its receiver.
 struct Transfer {
     _server: Process,
     client: Process,
@@ -283,10 +328,14 @@ struct Transfer {
 
 impl Transfer {
     fn start(scene: &Scene) -> Result<Self> {
+        Self::start_for(scene, 12)
+    }
+
+    fn start_for(scene: &Scene, seconds: u32) -> Result<Self> {
         let [a, b] = scene.hosts()?;
         let server = b.start_iperf()?;
-        let to = b.v4.to_string();
-        let arguments = ["-J", "-R", "-i", "0.1", "-t", "12", "-b", "40M", "-c", &to];
+        let (to, seconds) = (b.v4.to_string(), seconds.to_string());
+        let arguments = ["-J", "-R", "-i", "0.1", "-t", &seconds, "-b", "40M", "-c", &to];
         let client = a.start("transfer", Path::new("iperf3"), &arguments)?;
         wait_until("the transfer runs", 5 * SECOND, || b.expect_ping(a.v4).map(|_| ()))?;
         Ok(Self { _server: server, client })

@@ -71,6 +71,10 @@ impl Plan {
         self.only.as_ref().is_none_or(|only| row.name.contains(only.as_str()))
     }
 
+    fn wants_named(&self, part: &str) -> bool {
+        ROWS.iter().any(|row| row.name.contains(part) && self.wants(row))
+    }
+
     fn overlays(&self, row: &Row) -> Vec<Overlay> {
         let peers = if row.kind == Kind::Compared { &self.peers[..] } else { &[] };
         std::iter::once(Overlay::Rongate).chain(peers.iter().cloned()).collect()
@@ -140,6 +144,12 @@ pub struct Pages {
     /// Medians, overlay beside overlay.
     pub compact: String,
 }
+
+const REORDERING: &str = "
+A flow that moves to a shorter path overtakes itself. Nothing is done about that: holding packets
+back until those before have arrived would cost what the shorter path gains, and the sender's
+kernel (RACK-TLP, RFC 8985) takes it for reordering, not for an outage. The rows show what it costs.
+";
 
 const README_BEGIN: &str = "<!-- written by scripts/bench.sh recovery --write: begin -->\n";
 const README_END: &str = "<!-- written by scripts/bench.sh recovery --write: end -->\n";
@@ -253,6 +263,9 @@ fn page(plan: &Plan, done: &[(Job, Outcome)], notes: &[String]) -> String {
     page.push_str("## Every event\n\n");
     let others = plan.peers.is_empty();
     table(&mut page, plan, done, |row| others || row.kind != Kind::Compared);
+    if plan.wants_named("TCP moves") {
+        page.push_str(REORDERING);
+    }
     failures(&mut page, done);
     for note in notes {
         let _ = write!(page, "\n{note}\n");
