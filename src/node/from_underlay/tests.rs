@@ -231,7 +231,7 @@ fn of_a_malformed_bundle_the_packets_before_the_fault_pass() {
     }
     let mut pair = Pair::connected();
     pair.forge(Flags::BUNDLE, &[]);
-    assert_eq!(pair.dropped(1), []);
+    assert_eq!(pair.dropped(1), [(DropReason::BadControl, 1)]);
     assert_eq!(pair.written(), [] as [Vec<u8>; 0]);
 }
 
