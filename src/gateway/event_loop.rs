@@ -198,9 +198,10 @@ impl EventLoop {
 
     /// First what peers sent, out of the house at once; then what hosts sent.
     fn turn(&mut self) -> anyhow::Result<()> {
-        let mut now = self.parts.clock.now();
         self.send_rests();
         self.receive();
+        // Read behind both: what came meanwhile must not lie in the future.
+        let mut now = self.parts.clock.now();
         if self.rx.filled > 0 {
             self.parts.node.handle_datagrams(now, &mut self.rx, &mut self.out);
             self.carry_out(now);

@@ -28,8 +28,8 @@ pub(crate) struct Stamps {
     read_at: Instant,
     /// No timestamp is believed before.
     believed_from: Instant,
-    /// The clocks were read for the datagrams at hand.
-    fresh: bool,
+    /// Whether the clocks could be read for the datagrams at hand; `None` before the first of them.
+    read: Option<bool>,
 }
 
 impl Stamps {
@@ -43,33 +43,38 @@ impl Stamps {
 
     pub(crate) const fn new(clock: Clock) -> Self {
         let zero = Instant::ZERO;
-        Self { clock, epoch: None, read_at: zero, believed_from: zero, fresh: false }
+        Self { clock, epoch: None, read_at: zero, believed_from: zero, read: None }
     }
 
     /// What comes from now on was just taken from a socket.
     pub(crate) const fn begin(&mut self) {
-        self.fresh = false;
+        self.read = None;
     }
 
     /// When a datagram with this timestamp came, in nanoseconds since 1970. `None` when the
     /// calendar cannot be relied on.
     pub(crate) fn place(&mut self, stamp: i64) -> Option<Instant> {
-        if !self.fresh {
-            self.fresh = true;
-            let readings = std::iter::repeat_with(|| self.clock.reading());
-            let near = readings
-                .take(Self::READINGS_MAX)
-                .map(|(before, calendar, after)| Reading {
-                    before,
-                    calendar: calendar.0 as i64,
-                    after,
-                })
-                .find(|reading| reading.after.saturating_since(reading.before) <= Self::APART);
-            if let Some(reading) = near {
-                self.settle(reading);
-            }
+        let read = self.read.unwrap_or_else(|| {
+            let clock = self.clock;
+            self.read_clocks(std::iter::repeat_with(|| {
+                let (before, calendar, after) = clock.reading();
+                Reading { before, calendar: calendar.0 as i64, after }
+            }))
+        });
+        if read { self.convert(stamp) } else { None }
+    }
+
+    /// Settles the first reading that is near enough. Without one a step of the calendar may have
+    /// gone unseen, and nothing of this time is believed. Says whether there was one.
+    fn read_clocks(&mut self, readings: impl Iterator<Item = Reading>) -> bool {
+        let near = readings
+            .take(Self::READINGS_MAX)
+            .find(|reading| reading.after.saturating_since(reading.before) <= Self::APART);
+        if let Some(reading) = near {
+            self.settle(reading);
         }
-        self.convert(stamp)
+        self.read = Some(near.is_some());
+        near.is_some()
     }
 
     /// Learns the distance of the clocks; notes when it has changed.
@@ -89,7 +94,10 @@ impl Stamps {
 
     fn convert(&self, stamp: i64) -> Option<Instant> {
         let since = u64::try_from(stamp.saturating_sub(self.epoch?)).ok()?;
-        (self.read_at >= self.believed_from).then_some(Instant::from_micros(since / 1_000))
+        let at = Instant::from_micros(since / 1_000);
+        let believed = self.read_at >= self.believed_from
+            && self.read_at.saturating_since(at) <= Self::DISBELIEF;
+        believed.then_some(at)
     }
 }
 
@@ -141,6 +149,31 @@ mod tests {
             let at = stamps.convert(EPOCH + 7 * SECOND + 400_000_000 + step);
             assert_eq!(at, Some(Instant::from_micros(7_400_000)), "{step}");
         }
+    }
+
+    #[test]
+    fn without_a_near_reading_nothing_is_believed() {
+        let mut stamps = stamps();
+        assert!(stamps.read_clocks([reading(5_000_000, 0)].into_iter()));
+        let stamp = EPOCH + 4 * SECOND + 999_000_000;
+        assert!(stamps.place(stamp).is_some());
+        stamps.begin();
+        let far = Reading { before: Instant::from_micros(5_000_000), ..reading(5_001_000, 0) };
+        assert!(!stamps.read_clocks(std::iter::repeat(far)));
+        assert_eq!(stamps.place(stamp), None);
+        stamps.begin();
+        assert!(stamps.read_clocks([far, reading(5_002_000, 0)].into_iter()));
+        assert!(stamps.place(stamp).is_some());
+    }
+
+    #[test]
+    fn a_stamp_from_long_before_the_reading_is_none() {
+        let mut stamps = stamps();
+        stamps.settle(reading(5_000_000_000, 0));
+        assert_eq!(stamps.convert(EPOCH + 1_400 * SECOND), None);
+        assert_eq!(stamps.convert(EPOCH + 4_998 * SECOND), None);
+        let at = stamps.convert(EPOCH + 4_999 * SECOND);
+        assert_eq!(at, Some(Instant::from_micros(4_999_000_000)));
     }
 
     #[test]

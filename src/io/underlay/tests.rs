@@ -139,19 +139,24 @@ fn the_time_of_arrival_is_the_kernels_and_not_that_of_the_reading() {
     for ip in ["127.0.0.1", "::1"] {
         let (mut from, to) = pair(ip);
         let clock = Clock::new(WallClock(0));
-        let sent = clock.now();
-        from.send(to.local(), 0, &[7; 100], 100).unwrap();
-        to.socket.set_nonblocking(false).unwrap();
-        to.socket.peek(&mut [std::mem::MaybeUninit::uninit(); 8]).unwrap();
-        to.socket.set_nonblocking(true).unwrap();
-        // It is there by now; only then time passes.
-        let there = clock.now();
-        while clock.now() - there < Duration::from_millis(2) {}
-        let mut rx = RxBatch::new(8);
-        receive_all(&to, &mut rx);
-        let at = rx.slots[0].received_at.expect("the kernel said when");
-        let slack = Duration::from_micros(200);
-        assert!(sent < at + slack && at < there + slack, "{sent} {at} {there}");
+        // The kernel begins to take times a while after it was first asked to, and none is believed
+        // when the clocks could not be read: then it is tried again.
+        let told = (0..50).any(|_| {
+            let sent = clock.now();
+            from.send(to.local(), 0, &[7; 100], 100).unwrap();
+            to.socket.set_nonblocking(false).unwrap();
+            to.socket.peek(&mut [std::mem::MaybeUninit::uninit(); 8]).unwrap();
+            to.socket.set_nonblocking(true).unwrap();
+            // It is there by now; only then time passes.
+            let there = clock.now();
+            while clock.now() - there < Duration::from_millis(2) {}
+            let passed = clock.now() - there;
+            let mut rx = RxBatch::new(8);
+            receive_all(&to, &mut rx);
+            let at = rx.slots[0].received_at;
+            at.is_some_and(|at| sent < at + passed / 2 && at < there + passed / 2)
+        });
+        assert!(told, "{ip}");
     }
 }
 
