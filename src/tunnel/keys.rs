@@ -26,7 +26,7 @@ pub(super) const REJECT_AFTER_DATAGRAMS: u64 = 1 << 28;
 pub(super) struct AeadKey {
     suite: Suite,
     secret: Zeroizing<[u8; 32]>,
-    ready: OnceCell<Option<LessSafeKey>>,
+    ready: OnceCell<LessSafeKey>,
 }
 
 impl AeadKey {
@@ -34,50 +34,55 @@ impl AeadKey {
         Self { suite, secret: Zeroizing::new(*secret), ready: OnceCell::new() }
     }
 
-    /// `None` would be a fault of ours: every 32 bytes are a key.
-    fn ready(&self) -> Option<&LessSafeKey> {
-        self.ready.get_or_init(|| self.make_ready()).as_ref()
+    /// An error would be a fault of ours: every 32 bytes are a key.
+    fn ready(&self) -> Result<&LessSafeKey, DropReason> {
+        if let Some(key) = self.ready.get() {
+            return Ok(key);
+        }
+        self.make_ready()
     }
 
     #[cold]
-    fn make_ready(&self) -> Option<LessSafeKey> {
+    fn make_ready(&self) -> Result<&LessSafeKey, DropReason> {
         let algorithm = match self.suite {
             Suite::Aes256Gcm => &AES_256_GCM,
             Suite::ChaCha20Poly1305 => &CHACHA20_POLY1305,
         };
-        UnboundKey::new(algorithm, &*self.secret).ok().map(LessSafeKey::new)
+        let key = UnboundKey::new(algorithm, &*self.secret).map_err(|_| DropReason::KeyExpired)?;
+        Ok(self.ready.get_or_init(|| LessSafeKey::new(key)))
     }
 
     /// It will hardly be used again.
     fn rest(&mut self) {
         self.ready.take();
     }
+}
 
-    fn seal(&self, path: PathId, counter: u64, aad: &[u8], body: &mut [u8], tag: &mut [u8]) {
-        let nonce = nonce(path, counter);
-        let sealed = self
-            .ready()
-            .and_then(|key| key.seal_in_place_separate_tag(nonce, Aad::from(aad), body).ok());
-        // Only a body beyond the AEAD's limit of 2^36 bytes fails: no datagram is that long.
-        match sealed {
-            Some(value) => tag.copy_from_slice(value.as_ref()),
-            None => body.fill(0),
-        }
+fn seal(
+    key: &LessSafeKey,
+    (path, counter): (PathId, u64),
+    aad: &[u8],
+    body: &mut [u8],
+    tag: &mut [u8],
+) {
+    let sealed = key.seal_in_place_separate_tag(nonce(path, counter), Aad::from(aad), body);
+    // Only a body beyond the AEAD's limit of 2^36 bytes fails: no datagram is that long.
+    match sealed {
+        Ok(value) => tag.copy_from_slice(value.as_ref()),
+        Err(_) => body.fill(0),
     }
+}
 
-    fn open(
-        &self,
-        path: PathId,
-        counter: u64,
-        aad: &[u8],
-        body: &mut [u8],
-        tag: &[u8],
-    ) -> Result<(), DropReason> {
-        let key = self.ready().ok_or(DropReason::Forged)?;
-        key.open_in_place_separate_tag(nonce(path, counter), Aad::from(aad), tag, body)
-            .map(|_| ())
-            .map_err(|_| DropReason::Forged)
-    }
+fn open(
+    key: &LessSafeKey,
+    (path, counter): (PathId, u64),
+    aad: &[u8],
+    body: &mut [u8],
+    tag: &[u8],
+) -> Result<(), DropReason> {
+    key.open_in_place_separate_tag(nonce(path, counter), Aad::from(aad), tag, body)
+        .map(|_| ())
+        .map_err(|_| DropReason::Forged)
 }
 
 /// `u32(path) | u64(counter)`. Counters of one (key, path) never repeat, so nonces do not.
@@ -186,7 +191,7 @@ impl Keys {
         channel.windows.check(header.path, header.counter)?;
         let (aad, rest) = datagram.split_at_mut(DATA_HEADER_LEN);
         let (body, tag) = rest.split_at_mut(rest.len() - TAG_LEN);
-        channel.open.open(header.path, header.counter, aad, body, tag)?;
+        open(channel.open.ready()?, (header.path, header.counter), aad, body, tag)?;
         channel.windows.commit(now, header.path, header.counter)
     }
 
@@ -208,7 +213,7 @@ impl Keys {
         let mut buffer = [0; AAD_MAX];
         let aad = associated_data(datagram, &mut buffer).ok_or(DropReason::Malformed)?;
         let tag = &mut datagram[TAG_AT..RELAY_OVERHEAD];
-        self.relay.seal.seal(hop_path, counter, aad, &mut [], tag);
+        seal(self.relay.seal.ready()?, (hop_path, counter), aad, &mut [], tag);
         *next += 1;
         self.sealed += 1;
         Ok(counter)
@@ -226,14 +231,14 @@ impl Keys {
         let mut buffer = [0; AAD_MAX];
         let aad = associated_data(datagram, &mut buffer).ok_or(DropReason::Malformed)?;
         let tag = &datagram[TAG_AT..RELAY_OVERHEAD];
-        channel.open.open(header.path, header.counter, aad, &mut [], tag)?;
+        open(channel.open.ready()?, (header.path, header.counter), aad, &mut [], tag)?;
         channel.windows.commit(now, header.path, header.counter)
     }
 }
 
 /// Seals datagrams for one peer and path; see [`super::Tunnels::sealer`].
 pub struct Sealer<'t> {
-    key: &'t AeadKey,
+    key: &'t LessSafeKey,
     next: &'t mut u64,
     sealed: &'t mut u64,
     path: PathId,
@@ -243,7 +248,7 @@ pub struct Sealer<'t> {
 impl<'t> Sealer<'t> {
     pub(super) fn new(keys: &'t mut Keys, path: PathId) -> Result<Self, DropReason> {
         Ok(Self {
-            key: &keys.data.seal,
+            key: keys.data.seal.ready()?,
             next: keys.data.sent.next_of(path)?,
             sealed: &mut keys.sealed,
             path,
@@ -266,7 +271,7 @@ impl<'t> Sealer<'t> {
         let (aad, rest) = datagram.split_at_mut(DATA_HEADER_LEN);
         aad.copy_from_slice(&header.emit());
         let (body, tag) = rest.split_at_mut(rest.len() - TAG_LEN);
-        self.key.seal(path, counter, aad, body, tag);
+        seal(self.key, (path, counter), aad, body, tag);
         *self.next += 1;
         *self.sealed += 1;
         Ok(counter)
