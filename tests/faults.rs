@@ -72,6 +72,37 @@ fn each_end_knows_in_which_direction_nothing_passes() {
 }
 
 #[test]
+fn what_a_peer_heard_is_not_believed_once_it_is_reached_no_more() {
+    let mut simulator = mesh(1);
+    simulator.network.set(site(1), site(0), |link| link.up = false);
+    simulator.run_for(SECOND * 10);
+    assert_eq!(fault(&simulator, 0, 1, 0), of_link(FaultKind::Back));
+    for other in [2, 3] {
+        simulator.network.set(site(1), site(other), |link| link.up = false);
+    }
+    simulator.run_for(SECOND * 15);
+    assert_eq!(fault(&simulator, 0, 1, 0), of_link(FaultKind::Both));
+}
+
+#[test]
+fn a_link_does_not_work_because_its_keys_are_gone() {
+    let mut simulator = mesh(1);
+    simulator.kill(1);
+    simulator.run_for(SECOND * 200);
+    assert_eq!(fault(&simulator, 0, 1, 0), of_link(FaultKind::Both));
+    let events = simulator.take_events();
+    let of_site = || events.iter().filter(|(_, node, _)| *node == 0).map(|(_, _, event)| event);
+    assert!(of_site().any(|event| matches!(event, Event::TunnelLost { .. })), "{events:?}");
+    let links: Vec<_> = of_site().filter(|e| matches!(e, Event::LinkChanged { .. })).collect();
+    assert_eq!(links.len(), 1, "{links:?}");
+    simulator.start(1);
+    simulator.run_for(SECOND * 30);
+    assert_eq!(fault(&simulator, 0, 1, 0), None);
+    let events = told(&mut simulator, 0);
+    assert!(events.last().unwrap().ends_with(": works"), "{events:?}");
+}
+
+#[test]
 fn a_black_hole_for_large_packets_is_told_from_an_outage() {
     let mut simulator = mesh(1);
     simulator.network.set_both(site(0), site(1), |link| link.max_payload = 1_300 - 28);

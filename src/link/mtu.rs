@@ -28,6 +28,8 @@ pub struct MtuSearch {
     failed: u16,
     /// The largest size that passed once and then did not.
     lost: u16,
+    /// What passes since then, as the last search that came to an end has it; 0 for all.
+    shrunk: u16,
     probe: Option<Probe>,
     due: Instant,
     raise_at: Instant,
@@ -49,6 +51,7 @@ impl MtuSearch {
             proven: base,
             failed: max + 1,
             lost: 0,
+            shrunk: 0,
             probe: None,
             due: now,
             raise_at: now + RAISE,
@@ -60,10 +63,10 @@ impl MtuSearch {
         self.proven
     }
 
-    /// The largest size that passes, when a larger one did before and the base still does.
+    /// The largest size that passes, within 8 bytes, when one larger by more did before and the base
+    /// still does. While larger sizes are tried again, what was found before stands.
     pub const fn shrunk_to(&self) -> Option<u16> {
-        let is_whole = self.searching() || self.failed <= self.base + 1;
-        if is_whole || self.lost <= self.proven { None } else { Some(self.proven) }
+        if self.shrunk == 0 { None } else { Some(self.shrunk) }
     }
 
     /// True while larger sizes are still being tried.
@@ -111,10 +114,15 @@ impl MtuSearch {
         }
         self.failed = self.failed.max(self.proven + 1);
         self.due = if self.searching() { now } else { now + CONFIRM };
+        self.conclude();
     }
 
-    /// Traffic vanished that may have been too big: the proven size is confirmed now.
+    /// Traffic vanished that may have been too big: the proven size is confirmed now. A size that
+    /// was given up may have been lost for the same reason: it is tried again soon.
     pub fn doubt(&mut self, now: Instant) {
+        if self.lost > self.proven {
+            self.raise_at = self.raise_at.min(now + CONFIRM);
+        }
         if self.probe.is_none() && !self.searching() {
             self.due = self.due.min(now);
         }
@@ -150,6 +158,19 @@ impl MtuSearch {
         }
         // Below the base there is nothing to be found.
         self.due = if size <= self.base { now + CONFIRM } else { now };
+        self.conclude();
+    }
+
+    /// Takes note of what a search found, if one has ended and the base passes.
+    const fn conclude(&mut self) {
+        if self.searching() || self.failed <= self.base + 1 {
+            return;
+        }
+        if self.lost.saturating_sub(self.proven) <= STEP {
+            self.shrunk = 0;
+        } else if self.shrunk.abs_diff(self.proven) > STEP {
+            self.shrunk = self.proven;
+        }
     }
 }
 
@@ -198,6 +219,55 @@ mod tests {
         for _ in 0..60 {
             now = settle(&mut search, 1472, now + CONFIRM);
         }
+        assert_eq!(search.proven(), 1472);
+    }
+
+    /// Runs the search until `end` on a path that passes `limit` bytes, and doubts it each second if
+    /// `lossy`; notes what it says to have shrunk to.
+    fn run(search: &mut MtuSearch, span: (u64, u64), limit: u16, lossy: bool) -> Vec<Option<u16>> {
+        let mut said = vec![search.shrunk_to()];
+        for ms in (span.0 * 1_000..span.1 * 1_000).step_by(50) {
+            let now = Instant::from_micros(ms * 1_000);
+            if lossy && ms % 1_000 == 0 {
+                search.doubt(now);
+            }
+            let size = search.poll_probe(now, Duration::from_millis(50));
+            if let Some(size) = size.filter(|size| *size <= limit) {
+                search.on_ack(now, size);
+            }
+            if said.last() != Some(&search.shrunk_to()) {
+                said.push(search.shrunk_to());
+            }
+        }
+        said
+    }
+
+    #[test]
+    fn a_black_hole_that_stays_is_told_once() {
+        let mut search = MtuSearch::new(Instant::ZERO, 1232, 1472);
+        assert_eq!(run(&mut search, (0, 1), 1472, false), [None]);
+        let said = run(&mut search, (1, 2_000), 1300, false);
+        assert!(matches!(said[..], [None, Some(1292..=1300)]), "{said:?}");
+        assert_eq!(run(&mut search, (2_000, 2_700), 1472, false).last(), Some(&None));
+    }
+
+    #[test]
+    fn sizes_lost_by_chance_are_no_black_hole_for_long() {
+        let mut search = MtuSearch::new(Instant::ZERO, 1232, 1472);
+        run(&mut search, (0, 1), 1472, false);
+        // The confirmations alone are lost: the search ends just below.
+        search.doubt(Instant::from_micros(1_000_000));
+        for at in 0..4 {
+            let now = Instant::from_micros(1_000_000 + at * 50_000);
+            assert_eq!(search.poll_probe(now, Duration::from_millis(50)), Some(1472));
+        }
+        let said = run(&mut search, (2, 10), 1471, false);
+        assert!(search.proven() < 1472);
+        assert_eq!(said, [None]);
+        // What is lost for half a minute is tried again within two.
+        run(&mut search, (10, 40), 1300, true);
+        assert!(search.proven() <= 1300);
+        assert_eq!(run(&mut search, (40, 165), 1472, false).last(), Some(&None));
         assert_eq!(search.proven(), 1472);
     }
 

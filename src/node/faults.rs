@@ -7,18 +7,19 @@ use std::time::Duration;
 use super::peer::{PathState, Peer};
 use super::{Event, Node};
 use crate::id::PeerIndex;
-use crate::metric::Liveness;
+use crate::metric::{Liveness, Metric};
 use crate::path::{LinkId, Path};
 use crate::time::Instant;
 
 /// What does not get through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultKind {
-    /// Nothing, in either direction.
+    /// Nothing, in either direction; or what the peer sends, while another link to it works: it does
+    /// not say then what it hears on this one.
     Both,
     /// What we send; what the peer sends comes in.
     There,
-    /// What the peer sends; it hears what we send.
+    /// What the peer sends; it hears what we send. It says so of all its links to us in one.
     Back,
     /// What is larger than so many bytes, IP header included; it got through before.
     Large(u32),
@@ -90,12 +91,13 @@ impl Told {
 }
 
 impl Node {
-    /// What is wrong with a direct link that worked before; none when nothing is known to be.
+    /// What is wrong with a direct link that worked before; none when nothing is known to be. Without
+    /// a tunnel nothing new is learnt: what was told last stands.
     pub fn link_fault(&self, now: Instant, peer: PeerIndex, link: LinkId) -> Option<LinkFault> {
         let entry = self.peers.get(peer.usize())?;
         let state = entry.state(Path::Direct(link))?;
         if !entry.sealable {
-            return None;
+            return state.told.told;
         }
         if state.prober.state() != Liveness::Down {
             let passed = state.mtu.shrunk_to()?;
@@ -107,7 +109,7 @@ impl Node {
         }
         let kind = if state.prober.is_heard_in_vain(now) {
             FaultKind::There
-        } else if entry.hears_us {
+        } else if entry.hears_us && self.router.path(peer, Metric::Latency).is_some() {
             FaultKind::Back
         } else {
             FaultKind::Both

@@ -305,10 +305,11 @@ impl Node {
             delta: head.flags & wire::Advertisement::DELTA != 0,
             spare_relay_kbit: head.spare_relay_kbit,
         };
-        if let Some(entry) = entries.iter().find(|entry| entry.node == self.id) {
+        let applied = self.router.apply(now, peer, &part, entries.iter().map(report_of));
+        let on_us = entries.iter().find(|entry| entry.node == self.id);
+        if let Some(entry) = on_us.filter(|_| applied.taken) {
             self.peers[peer.usize()].hears_us = entry.flags & AdvertisementEntry::HEARD != 0;
         }
-        let applied = self.router.apply(now, peer, &part, entries.iter().map(report_of));
         let (epoch, seq) = applied.known;
         Control::AdvertisementAck(AdvertisementAck { epoch, seq, part: head.part })
     }

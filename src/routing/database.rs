@@ -29,6 +29,8 @@ pub struct Advertisement {
 pub struct Applied {
     /// To be acknowledged: the epoch and number that we know in full. `(epoch, 0)` asks for all.
     pub known: (u64, u32),
+    /// True when it was not older than what is known, nor built on what is not.
+    pub taken: bool,
     /// True when a link changed in any respect.
     pub changed: bool,
     /// True when a link's liveness changed: paths should be chosen anew at once.
@@ -138,7 +140,8 @@ impl LinkStateDatabase {
         turned: impl FnMut(PeerIndex),
     ) -> Applied {
         let row = origin.usize();
-        let ignored = Applied { known: (part.epoch, 0), changed: false, urgent: false };
+        let known = (part.epoch, 0);
+        let ignored = Applied { known, taken: false, changed: false, urgent: false };
         let Some(state) = self.origins.get_mut(row) else { return ignored };
         if part.parts == 0 || part.parts > Self::MAX_PARTS || part.part >= part.parts {
             return Applied { known: (state.epoch, state.known), ..ignored };
@@ -171,7 +174,7 @@ impl LinkStateDatabase {
         state.spare_relay_kbit = part.spare_relay_kbit;
         let known = (state.epoch, state.known);
         let (changed, urgent) = self.merge(row, entries, turned);
-        Applied { known, changed, urgent }
+        Applied { known, taken: true, changed, urgent }
     }
 
     fn merge(
@@ -307,15 +310,18 @@ mod tests {
         let mut db = database();
         let now = Instant::from_micros(1);
         let applied = db.apply(now, A, &full(5, 10), [(NodeId(5), up(10)), (ME, up(20))], |_| ());
-        assert_eq!(applied, Applied { known: (5, 10), changed: true, urgent: true });
+        assert_eq!(applied, Applied { known: (5, 10), taken: true, changed: true, urgent: true });
         let old = db.apply(now, A, &full(5, 9), [(NodeId(5), up(99))], |_| ());
-        assert_eq!(old, Applied { known: (5, 10), changed: false, urgent: false });
+        assert_eq!(old, Applied { known: (5, 10), taken: false, changed: false, urgent: false });
         assert_eq!(db.report(A, B), Some(up(10)));
         assert_eq!(db.report_on_us(A), Some(up(20)));
         let older_epoch = db.apply(now, A, &full(4, 99), [(NodeId(5), up(99))], |_| ());
         assert_eq!(older_epoch.known, (5, 10));
         let newer_epoch = db.apply(now, A, &full(6, 1), [(NodeId(5), up(30))], |_| ());
-        assert_eq!(newer_epoch, Applied { known: (6, 1), changed: true, urgent: false });
+        assert_eq!(
+            newer_epoch,
+            Applied { known: (6, 1), taken: true, changed: true, urgent: false }
+        );
         assert_eq!(db.report(A, B), Some(up(30)));
     }
 
@@ -325,7 +331,7 @@ mod tests {
         let now = Instant::from_micros(1);
         let delta = Advertisement { delta: true, ..full(5, 2) };
         let refused = db.apply(now, A, &delta, [(NodeId(5), up(10))], |_| ());
-        assert_eq!(refused, Applied { known: (5, 0), changed: false, urgent: false });
+        assert_eq!(refused, Applied { known: (5, 0), taken: false, changed: false, urgent: false });
         assert_eq!(db.report(A, B), None);
         db.apply(now, A, &full(5, 2), [(NodeId(5), up(10)), (ME, up(20))], |_| ());
         let applied = db.apply(now, A, &Advertisement { seq: 3, ..delta }, [(ME, up(25))], |_| ());
