@@ -29,6 +29,8 @@ pub struct Report {
     pub control: Option<Control>,
     /// Connections of hosts.
     pub tcp: Vec<TcpReport>,
+    /// Their segments that came and were not what was sent. Zero, or the overlay is broken.
+    pub tcp_wrong: u64,
     /// Datagrams that reached a node.
     pub datagrams: u64,
     /// Over everything that the overlay delivered, and when.
@@ -208,7 +210,7 @@ impl Report {
             }
             text.push('\n');
         }
-        text += &tcp::table(&self.tcp);
+        text += &tcp::table(&self.tcp, self.tcp_wrong);
         if let Some(control) = self.control {
             let what = if control.with_data { "data and control" } else { "control" };
             let _ = writeln!(

@@ -50,7 +50,8 @@ pub fn run(
     run.simulator.run_for(PATIENCE);
     let last = run.simulator.take_deliveries();
     run.collect(&last);
-    run.finish(tcp.unwrap_or_default())
+    let (tcp, tcp_wrong) = tcp.unwrap_or_default();
+    run.finish(tcp, tcp_wrong)
 }
 
 struct Run<'s> {
@@ -239,7 +240,7 @@ impl<'s> Run<'s> {
         sum
     }
 
-    fn finish(mut self, tcp: Vec<TcpReport>) -> Report {
+    fn finish(mut self, tcp: Vec<TcpReport>, tcp_wrong: u64) -> Report {
         for report in &tcp {
             self.digest.update(report.bytes.to_le_bytes());
         }
@@ -263,6 +264,7 @@ impl<'s> Run<'s> {
             schemes: tallies.map(Tally::finish).collect(),
             control,
             tcp,
+            tcp_wrong,
             datagrams: self.simulator.carried(),
             digest: self.digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect(),
             timeline: self.timeline,

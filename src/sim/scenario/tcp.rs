@@ -47,12 +47,14 @@ pub(super) struct Tcp {
     /// By connection: what carries it, from where to where.
     told: Vec<(&'static str, u16, u16)>,
     start: Instant,
+    /// Segments that were not what was sent.
+    wrong: u64,
 }
 
 impl Tcp {
     /// Calls everybody.
     pub(super) fn new(scenario: &Scenario, addresses: &[IpAddr], now: Instant) -> Self {
-        let mut tcp = Self { hosts: TcpHosts::default(), told: Vec::new(), start: now };
+        let mut tcp = Self { hosts: TcpHosts::default(), told: Vec::new(), start: now, wrong: 0 };
         for (port, flow) in (CLIENT_PORT..).zip(&scenario.tcp) {
             let [a, b] = [flow.from, flow.to].map(usize::from);
             let client = (a, (sites::host(a).0, port));
@@ -70,20 +72,22 @@ impl Tcp {
     }
 
     /// Runs the simulation until `end`; what was delivered of other hosts. A segment that is not
-    /// what was sent is as good as lost.
+    /// what was sent is counted, and as good as lost.
     pub(super) fn run_until(&mut self, simulator: &mut Simulator, end: Instant) -> Vec<Delivery> {
         let mut others = Vec::new();
         if self.hosts.is_empty() {
             simulator.run_until(end);
         }
         while simulator.now() < end {
-            others.extend(self.hosts.run_until(simulator, end).unwrap_or_default());
+            let (delivered, wrong) = self.hosts.run_until(simulator, end);
+            others.extend(delivered);
+            self.wrong += wrong.len() as u64;
         }
         others
     }
 
-    /// What the users tell.
-    pub(super) fn finish(&mut self, now: Instant) -> Vec<TcpReport> {
+    /// What the users tell, and how many segments were not what was sent.
+    pub(super) fn finish(&mut self, now: Instant) -> (Vec<TcpReport>, u64) {
         let seconds = (now - self.start).as_secs_f64();
         let report = |(&(scheme, from, to), (_, connection)): (_, &mut (Way, Connection))| {
             let seen = connection.finish(now);
@@ -101,13 +105,16 @@ impl Tcp {
                 seconds: connection.seconds().to_vec(),
             }
         };
-        self.told.iter().zip(self.hosts.connections()).map(report).collect()
+        (self.told.iter().zip(self.hosts.connections()).map(report).collect(), self.wrong)
     }
 }
 
 /// For people. Empty without connections.
-pub(super) fn table(reports: &[TcpReport]) -> String {
+pub(super) fn table(reports: &[TcpReport], wrong: u64) -> String {
     let mut text = String::new();
+    if wrong > 0 {
+        let _ = writeln!(text, "\nTCP segments that were not what was sent: {wrong}");
+    }
     if !reports.is_empty() {
         let _ = writeln!(
             text,

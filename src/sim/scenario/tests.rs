@@ -54,6 +54,7 @@ fn connections_tell_how_they_fared() {
     for flow in calm {
         assert!(flow.stalls == 0 && (190.0..=200.0).contains(&flow.goodput_kbit_s), "{flow:?}");
     }
+    assert_eq!(report.tcp_wrong, 0);
     assert!(report.summary().contains("n2 > n3"));
     let files = report.files();
     assert!(files.iter().any(|(name, text)| name == "tcp.csv" && text.lines().count() > 200));

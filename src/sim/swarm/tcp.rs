@@ -61,8 +61,9 @@ impl World<'_> {
             self.simulator.run_until(end);
             return Ok(self.simulator.take_deliveries());
         }
-        let result = self.tcp.run_until(&mut self.simulator, end);
-        result.map_err(|what| Violation { at: self.simulator.now(), what })
+        let (others, wrong) = self.tcp.run_until(&mut self.simulator, end);
+        let violation = |what| Err(Violation { at: self.simulator.now(), what });
+        wrong.into_iter().next().map_or(Ok(others), violation)
     }
 
     /// The connections that had an end are at it.

@@ -103,14 +103,19 @@ impl Connection {
         rate.min(self.limit)
     }
 
+    /// When a user of this rate has written the segment with this byte.
+    fn written_at(&self, byte: u64, rate_bps: u64) -> Instant {
+        let bytes = (byte / self.sender.mss() + 1) * self.sender.mss();
+        let micros = (u128::from(bytes) * 8_000_000).div_ceil(u128::from(rate_bps.max(1)));
+        self.start + Duration::from_micros(micros as u64)
+    }
+
     /// When something is due.
     pub fn deadline(&self) -> Option<Instant> {
         let more = self.rate_bps.filter(|_| self.is_open && self.sender.has_room());
-        let more = more.filter(|_| self.sender.next() < self.limit).map(|rate| {
-            let bytes = (self.sender.next() / self.sender.mss() + 1) * self.sender.mss();
-            let micros = (u128::from(bytes) * 8_000_000).div_ceil(u128::from(rate.max(1)));
-            self.start + Duration::from_micros(micros as u64)
-        });
+        let more = more
+            .filter(|_| self.sender.next() < self.limit)
+            .map(|rate| self.written_at(self.sender.next(), rate));
         [self.sender.deadline(), more].into_iter().flatten().min()
     }
 
@@ -166,7 +171,7 @@ impl Connection {
         self.receiver.take(self.key, seq, &segment.payload, fresh)?;
         let came = self.receiver.next() - before;
         if came > 0 {
-            self.note_silence(now);
+            self.note_silence(now, before);
             self.progress = now;
             self.seen.bytes += came;
             let second = (now - self.start).as_secs() as usize;
@@ -243,8 +248,10 @@ impl Connection {
         self.out.drain(..many).collect()
     }
 
-    fn note_silence(&mut self, now: Instant) {
-        let silence = now - self.progress;
+    /// The user waited for this byte, from when it was written.
+    fn note_silence(&mut self, now: Instant, awaited: u64) {
+        let written = self.rate_bps.map_or(self.start, |rate| self.written_at(awaited, rate));
+        let silence = now - self.progress.max(written);
         self.seen.longest = self.seen.longest.max(silence);
         if silence >= STALL {
             self.seen.stalls += 1;
@@ -259,8 +266,9 @@ impl Connection {
 
     /// What there is to tell at the end.
     pub fn finish(&mut self, now: Instant) -> Experience {
-        if !self.is_done() {
-            self.note_silence(now);
+        let awaited = self.receiver.next();
+        if awaited < self.written(now) {
+            self.note_silence(now, awaited);
             self.progress = now;
         }
         Experience {
@@ -273,5 +281,69 @@ impl Connection {
     /// Bytes that came in each second since the beginning.
     pub fn seconds(&self) -> &[u64] {
         &self.seconds
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+
+    const DELAY: Duration = Duration::from_millis(10);
+
+    /// What the user of a connection sees whose packets all get lost while `is_cut`.
+    fn seen(
+        rate_bps: Option<u64>,
+        limit: Option<u64>,
+        millis: u64,
+        is_cut: impl Fn(Duration) -> bool,
+    ) -> Experience {
+        let start = Instant::from_micros(5_000_000);
+        let end = start + Duration::from_millis(millis);
+        let [client, server] = [0_u8, 1].map(|site| (usize::from(site), ([10, 0, site, 5], 80)));
+        let [client, server] = [client, server].map(|(node, end)| (node, (end.0.into(), end.1)));
+        let mut connection = Connection::new(start, client, server, rate_bps, limit);
+        let (mut now, mut flying) = (start, VecDeque::new());
+        loop {
+            for (from, packet) in connection.take_packets() {
+                if !is_cut(now - start) {
+                    flying.push_back((now + DELAY, 1 - from, packet));
+                }
+            }
+            let arrival = flying.front().map(|(at, ..)| *at);
+            let next = [arrival, connection.deadline()].into_iter().flatten().min();
+            let Some(next) = next.filter(|next| *next <= end) else { break };
+            now = next;
+            if let Some((_, to, packet)) = flying.pop_front_if(|(at, ..)| *at <= now) {
+                assert_eq!(connection.on_packet(now, to, &packet), Ok(true));
+            }
+            if connection.deadline().is_some_and(|at| at <= now) {
+                connection.on_time(now);
+            }
+        }
+        connection.finish(end)
+    }
+
+    #[test]
+    fn it_is_no_stall_when_the_user_writes_nothing() {
+        // A segment every 1.34 s, and a second and more after the last one.
+        let slow = seen(Some(8_000), None, 61_500, |_| false);
+        assert_eq!((slow.bytes, slow.stalls), (45 * 1_340, 0), "{slow:?}");
+        assert!(slow.longest <= 2 * DELAY, "{slow:?}");
+        let done = seen(None, Some(20_000), 60_000, |_| false);
+        assert_eq!((done.bytes, done.stalls), (20_000, 0), "{done:?}");
+    }
+
+    #[test]
+    fn a_slow_user_waits_from_when_something_was_written() {
+        let cut = |at: Duration| (10..20).contains(&at.as_secs());
+        let seen_over = |millis| seen(Some(8_000), None, millis, cut);
+        // Written at 10.72 s; its repetition after 12.6 s is the first one that passes.
+        let whole = seen_over(60_000);
+        assert_eq!((whole.stalls, whole.stalled), (1, whole.longest), "{whole:?}");
+        assert!((12_500..12_700).contains(&whole.longest.as_millis()), "{whole:?}");
+        let unfinished = seen_over(18_720);
+        assert_eq!((unfinished.stalls, unfinished.longest.as_millis()), (1, 8_000));
     }
 }

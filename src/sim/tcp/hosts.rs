@@ -52,32 +52,35 @@ impl TcpHosts {
         self.connections.iter_mut()
     }
 
-    /// Runs the simulation until `end`. Returns what nodes delivered that is of no connection; an
-    /// error says that a packet is not what was sent.
+    /// Runs the simulation until `end`, or until packets come that are not what was sent. Returns
+    /// what nodes delivered that is of no connection, and what is wrong with those packets, which
+    /// are as good as lost.
     pub fn run_until(
         &mut self,
         simulator: &mut Simulator,
         end: Instant,
-    ) -> Result<Vec<Delivery>, String> {
-        let mut others = Vec::new();
+    ) -> (Vec<Delivery>, Vec<String>) {
+        let (mut others, mut wrong) = (Vec::new(), Vec::new());
         loop {
             self.send(simulator);
             let due = self.due().map_or(end, |due| due.min(end));
             simulator.run_to_delivery(due.max(simulator.now()));
             let now = simulator.now();
             for delivery in simulator.take_deliveries() {
-                if !self.deliver(now, &delivery)? {
-                    others.push(delivery);
+                match self.deliver(now, &delivery) {
+                    Ok(true) => {}
+                    Ok(false) => others.push(delivery),
+                    Err(what) => wrong.push(what),
                 }
             }
-            self.arrive(now)?;
+            self.arrive(now, &mut wrong);
             let due = |connection: &Connection| connection.deadline().is_some_and(|at| at <= now);
             for (_, connection) in self.connections.iter_mut().filter(|(_, c)| due(c)) {
                 connection.on_time(now);
             }
-            if now >= end {
+            if now >= end || !wrong.is_empty() {
                 self.send(simulator);
-                return Ok(others);
+                return (others, wrong);
             }
         }
     }
@@ -139,15 +142,15 @@ impl TcpHosts {
         Ok(false)
     }
 
-    fn arrive(&mut self, now: Instant) -> Result<(), String> {
+    fn arrive(&mut self, now: Instant, wrong: &mut Vec<String>) {
         while self.under_way.peek().is_some_and(|Reverse(first)| first.at <= now) {
             let Some(Reverse(first)) = self.under_way.pop() else { break };
-            if let Some((_, connection)) = self.connections.get_mut(first.connection) {
-                let result = connection.on_packet(now, first.node, &first.packet);
-                result.map_err(|what| format!("{now}: a TCP segment {what}"))?;
+            if let Some((_, connection)) = self.connections.get_mut(first.connection)
+                && let Err(what) = connection.on_packet(now, first.node, &first.packet)
+            {
+                wrong.push(format!("{now}: a TCP segment {what}"));
             }
         }
-        Ok(())
     }
 }
 
@@ -156,7 +159,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::sim::{LinkModel, Mesh};
+    use crate::sim::tcp::segment::{self, Segment};
+    use crate::sim::{LinkModel, Mesh, host};
 
     /// A connection from site 0 to site 1 over the nodes and one beside them, 20 ms apart; the way
     /// between is cut from the tenth second to the twentieth.
@@ -174,7 +178,7 @@ mod tests {
         for (second, up) in [(10, true), (20, false), (40, true)] {
             simulator.network.set_both(a, b, |link| link.up = up);
             let end = start + Duration::from_secs(second);
-            assert_eq!(hosts.run_until(&mut simulator, end), Ok(vec![]));
+            assert_eq!(hosts.run_until(&mut simulator, end), (vec![], vec![]));
         }
         let now = simulator.now();
         let all: Vec<_> = hosts.connections().map(|(_, c)| c.finish(now)).collect();
@@ -190,6 +194,46 @@ mod tests {
         // 64 KiB for each round trip of 20 ms.
         assert!(overlay.bytes > 80_000_000, "{overlay:?}");
         assert!(direct.stalls >= 1 && direct.timeouts >= 3, "{direct:?}");
+    }
+
+    #[test]
+    fn a_damaged_segment_is_told_and_takes_no_other_packet_with_it() {
+        let configs = Mesh { sites: 2, ..Mesh::default() }.configs();
+        let mut simulator = Simulator::new(configs, LinkModel::default(), 5);
+        simulator.run_for(Duration::from_secs(5));
+        let mut hosts = TcpHosts::default();
+        let ends = [0, 1].map(|site| (usize::from(site), (Mesh::host(site, 5).into(), 80)));
+        let connection = Connection::new(simulator.now(), ends[0], ends[1], Some(400_000), None);
+        hosts.add(Way::Overlay, connection);
+        let [from, to] = [0, 1].map(|site| (Mesh::host(site, 6).into(), 90));
+        let mut damaged = Segment {
+            from,
+            to,
+            seq: 0,
+            ack: 0,
+            flags: 0,
+            mss: None,
+            payload: segment::bytes(1, 0..50),
+        }
+        .emit();
+        damaged[60] ^= 1;
+        simulator.send(0, &damaged);
+        let letter = host::packet(from, to, 1, 100);
+        simulator.send(0, &letter);
+        let end = simulator.now() + Duration::from_secs(1);
+        let (mut others, mut wrong) = (Vec::new(), Vec::new());
+        while simulator.now() < end {
+            let came = hosts.run_until(&mut simulator, end);
+            others.extend(came.0.into_iter().map(|delivery| host::open(&delivery.packet)));
+            wrong.extend(came.1);
+        }
+        assert!(matches!(&others[..], [Ok(Some(letter))] if letter.id == 1), "{others:?}");
+        assert!(
+            matches!(&wrong[..], [what] if what.ends_with("has a wrong checksum")),
+            "{wrong:?}"
+        );
+        let (_, connection) = hosts.connections().next().unwrap();
+        assert!(connection.finish(end).bytes > 40_000);
     }
 
     #[test]
