@@ -12,8 +12,10 @@ use std::time::Duration;
 
 use overlay::{Frame, Overlay, Shape, across, outward, tcp, tcp_train, udp};
 use rongate::batch::Output;
+use rongate::flow::{Class, Classes, Group};
 use rongate::node::TunVerdict;
 use rongate::packet::{Gso, Headers, checksum};
+use rongate::sim::Mesh;
 use rongate::telemetry::DropReason;
 
 thread_local! {
@@ -117,16 +119,19 @@ fn relaying_allocates_nothing() {
     assert_eq!(one_way(&mut overlay, across(), MEASURED), [0; 3]);
 }
 
+/// The exit has a mapping for a connection from this port of site 0.
+fn begin(overlay: &mut Overlay, port: u16) {
+    overlay.send(0, &mut [tcp(outward(), [port, 443], 0x02, 0, Gso::None)]);
+    overlay.carry(0);
+    overlay.receive(1);
+}
+
 #[test]
 fn translating_both_ways_allocates_nothing() {
     let mut overlay = Overlay::connected(Shape::Exit, 3_000);
-    overlay.send(0, &mut [tcp(outward(), [2_001, 443], 0x02, 0, Gso::None)]);
-    overlay.carry(0);
-    overlay.receive(1);
+    begin(&mut overlay, 2_001);
     overlay.out.clear();
-    overlay.send(0, &mut [tcp(outward(), [2_000, 443], 0x02, 0, Gso::None)]);
-    overlay.carry(0);
-    overlay.receive(1);
+    begin(&mut overlay, 2_000);
     let (syn, _) = overlay.first_write();
     let outside = Headers::parse(&syn).unwrap();
     overlay.out.clear();
@@ -156,6 +161,22 @@ fn translating_both_ways_allocates_nothing() {
     };
     back(WARM_UP);
     assert_eq!(back(TURNS), [0; 2]);
+}
+
+#[test]
+fn flows_that_stay_together_allocate_nothing() {
+    let mut overlay = Overlay::connected(Shape::Exit, 3_000);
+    for port in [2_000, 2_001] {
+        begin(&mut overlay, port);
+        overlay.out.clear();
+    }
+    one_way(&mut overlay, outward(), 0..WARM_UP);
+    let mut policy = Mesh { sites: 2, exits: true, ..Mesh::default() }.configs()[0].policy();
+    policy.classes = Classes::new(vec![Class { group: Group::Source, ..Class::default() }]);
+    overlay.nodes[0].set_policy(overlay.now, policy);
+    let flows = overlay.nodes[0].flow_counts().created;
+    assert_eq!(one_way(&mut overlay, outward(), MEASURED), [0; 3]);
+    assert_eq!(overlay.nodes[0].flow_counts().created, flows + 2 * TURNS as u64);
 }
 
 /// Trains of two flows, sealed at site 0 and in the relay's receive buffers.

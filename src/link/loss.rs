@@ -310,7 +310,7 @@ impl ReportedLoss {
 
     /// What follows has nothing to do with what was: an outage.
     pub fn restart(&mut self) {
-        *self = Self::default();
+        *self = Self { deficits: self.deficits.take(), ..Self::default() };
     }
 
     fn begin(&mut self, now: Instant, expected: u32, received: u32) {

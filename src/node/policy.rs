@@ -100,13 +100,18 @@ impl Policy {
 #[derive(Debug)]
 pub(super) struct Groups {
     seed: HashSeed,
-    /// Made when the first class with a group needs them.
+    /// None while no class has a group.
     places: Vec<Option<(u64, Egress, Instant)>>,
 }
 
 impl Groups {
     fn new(rng: &mut Rng) -> Self {
         Self { seed: HashSeed::new(rng), places: Vec::new() }
+    }
+
+    /// Makes the places, so that no packet does. What is known is kept.
+    fn make(&mut self) {
+        self.places.resize(GROUPS, None);
     }
 
     /// What flows that belong together share.
@@ -129,10 +134,9 @@ impl Groups {
     }
 
     pub(super) fn note(&mut self, now: Instant, group: u64, egress: Egress) {
-        if self.places.is_empty() {
-            self.places = vec![None; GROUPS];
+        if let Some(place) = self.places.get_mut(group as usize % GROUPS) {
+            *place = Some((group, egress, now));
         }
-        self.places[group as usize % GROUPS] = Some((group, egress, now));
     }
 }
 
@@ -156,6 +160,9 @@ impl Node {
         }
         let bucket = |class: &Class| class.rate_bps.map(|rate| Bucket::new(now, Some(rate)));
         self.policy.buckets = self.classes.iter().map(bucket).collect();
+        if self.classes.iter().any(|class| class.group != Group::Flow) {
+            self.policy.groups.make();
+        }
         self.policy.refused = policy.relay.refused;
         self.policy.has_priorities = self.classes.has_priorities();
         self.policy.generation = self.policy.generation.wrapping_add(1).max(1);
