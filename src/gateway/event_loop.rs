@@ -104,6 +104,8 @@ pub(super) struct EventLoop {
     ready: Ready,
     /// Sockets that are watched for room, because something waits for it.
     awaiting_room: u32,
+    /// Sockets that could not be watched for room, which was logged.
+    unwatched: u32,
     throttle: Throttle,
     /// LAN servers that may have more.
     lan_ready: bool,
@@ -124,6 +126,7 @@ impl EventLoop {
             unsent: 0,
             ready: Ready::default(),
             awaiting_room: 0,
+            unwatched: 0,
             throttle: Throttle::new(parts.clock.now()),
             lan_ready: true,
             stopping: false,
@@ -335,9 +338,12 @@ impl EventLoop {
 
     fn replace_socket(&mut self, uplink: UplinkIndex, socket: Option<UnderlaySocket>) {
         let Some(place) = self.parts.sockets.get_mut(uplink.usize()) else { return };
-        if let Some(old) = place.take() {
-            self.parts.node.counters_mut().drop_many(DropReason::UnderlaySend, old.rest());
+        if let Some(mut old) = place.take() {
+            let (counters, waited) = (self.parts.node.counters_mut(), old.take_waited());
+            counters.drop_many(DropReason::UnderlaySend, old.rest());
+            counters.waited.add(waited.packets, waited.bytes);
             self.awaiting_room &= !(1 << uplink.usize());
+            self.unwatched &= !(1 << uplink.usize());
             let _ = self.parts.poll.registry().deregister(&mut SourceFd(&old.raw()));
         }
         let name = &self.parts.config.uplinks[uplink.usize()].name;

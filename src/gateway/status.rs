@@ -395,7 +395,7 @@ pub struct TrafficStatus {
     /// Second copies of packets that went over two paths.
     #[serde(default)]
     pub copies: TallyStatus,
-    /// Datagrams that waited for room in a socket before they left.
+    /// Datagrams that had to wait for room in a socket, also those that never left.
     #[serde(default)]
     pub waited: TallyStatus,
 }

@@ -88,13 +88,16 @@ impl Table {
         self.open(now, id, remote, State::Permit(seconds), self.limits.max_sessions_per_host)
     }
 
-    /// Whether a host of the realm may have one more session.
-    pub(super) fn check_room(&self, realm: Realm) -> Result<(), DropReason> {
-        if self.sessions.is_full() {
+    /// Whether hosts of the realm may have so many more sessions.
+    pub(super) fn check_room(&self, realm: Realm, more: u32) -> Result<(), DropReason> {
+        if more == 0 {
+            return Ok(());
+        }
+        if self.sessions.len() + more as usize > self.sessions.capacity() {
             return Err(DropReason::NatTableFull);
         }
         let share = self.limits.share_of_realm(self.limits.max_sessions.into());
-        if u64::from(self.realms.sessions_of(realm)) < share {
+        if u64::from(self.realms.sessions_of(realm)) + u64::from(more) <= share {
             Ok(())
         } else {
             Err(DropReason::NatSiteLimit)
@@ -111,7 +114,7 @@ impl Table {
         most: u32,
     ) -> Result<(), DropReason> {
         let realm = self.mappings.get(id.0).ok_or(DropReason::NatTableFull)?.inside.realm;
-        self.check_room(realm)?;
+        self.check_room(realm, 1)?;
         let mapping = self.mappings.get_mut(id.0).ok_or(DropReason::NatTableFull)?;
         let host = self.hosts.get_mut(mapping.host).ok_or(DropReason::NatTableFull)?;
         // A mapping that was made for this very packet is within the share in any case.

@@ -108,6 +108,10 @@ impl Table {
         let remote = transport.remote(remote);
         let known = self.for_inside(&inside, remote);
         if transport != Transport::Tcp {
+            if known.is_none() {
+                // Checked first, so that no mapping is made that nothing passes by.
+                self.check_room(inside.realm, self.permits_needed(known, transport, remote))?;
+            }
             let id = known.map_or_else(|| self.create(now, inside, remote), Ok)?;
             let idle = self.idle_time(transport, remote.port);
             self.keep(now, id, idle);
@@ -121,8 +125,9 @@ impl Table {
         } else {
             match (TcpState::first(Side::Inside, flags), known) {
                 (Some(state), _) => {
-                    // Checked first, so that no mapping is made that has no session.
-                    self.check_room(inside.realm)?;
+                    // The same here; nor a session whose remote end may not answer.
+                    let permits = self.permits_needed(known, transport, remote);
+                    self.check_room(inside.realm, 1 + permits)?;
                     let id = known.map_or_else(|| self.create(now, inside, remote), Ok)?;
                     let most = self.limits.max_sessions_per_host;
                     self.open(now, id, remote, State::Tcp(state), most)?;
@@ -147,14 +152,27 @@ impl Table {
         remote: End,
         idle: Duration,
     ) -> Result<(), DropReason> {
+        match self.noted(transport, remote) {
+            Some(remote) => self.permit(now, id, remote, idle),
+            None => Ok(()),
+        }
+    }
+
+    /// The remote end as the filter will ask for it; `None` when it will not.
+    fn noted(&self, transport: Transport, remote: End) -> Option<End> {
         let filtering = self.policy.of(transport).filtering;
         let by_session = transport == Transport::Tcp && filtering == Dependence::AddressAndPort;
         // Such a mapping is for one address anyway.
         let by_mapping = !transport.has_ports();
-        if filtering == Dependence::EndpointIndependent || by_session || by_mapping {
-            return Ok(());
-        }
-        self.permit(now, id, depends(filtering, remote), idle)
+        let asks = filtering != Dependence::EndpointIndependent && !by_session && !by_mapping;
+        asks.then(|| depends(filtering, remote))
+    }
+
+    /// How many sessions [`Self::note_remote`] will make.
+    fn permits_needed(&self, known: Option<MappingId>, transport: Transport, remote: End) -> u32 {
+        let noted = self.noted(transport, remote);
+        let new = |&remote: &End| known.and_then(|id| self.session(id, remote)).is_none();
+        u32::from(noted.filter(new).is_some())
     }
 
     /// A packet from outside: the mapping it goes by, if the filter lets it in.

@@ -155,8 +155,11 @@ impl Node {
                 rest.copy_from_slice(&report.emit());
             }
         };
-        if let Err(reason) = self.send(now, &route, flags.with(reporting), total, fill, out) {
-            self.counters.drop_many(reason, packets as u64);
+        let sent = self.send(now, &route, flags.with(reporting), total, fill, out);
+        match (sent, report) {
+            (Err(reason), _) => self.counters.drop_many(reason, packets as u64),
+            (Ok(()), Some(report)) => self.note_reported(now, route.peer, &report),
+            (Ok(()), None) => {}
         }
         let bundle = &mut self.bundles.open[at];
         (bundle.body, bundle.packets, bundle.len) = (body, 0, 0);

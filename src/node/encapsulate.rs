@@ -343,6 +343,9 @@ impl Node {
                 })
             }
         };
+        if let (None, Some(report)) = (stopped, &report) {
+            self.note_reported(now, route.peer, report);
+        }
         self.tunnels.expect_answer(now, route.peer);
         self.peers[route.peer.usize()].tx.add(sent.packets, sent.bytes);
         self.counters.underlay_tx.add(sent.packets, sent.bytes);
@@ -351,7 +354,7 @@ impl Node {
 
     /// The report that rides on the last packet of a train, when it is due and finds room.
     pub(super) fn report_for(
-        &mut self,
+        &self,
         now: Instant,
         route: &Route,
         len: usize,
@@ -526,40 +529,70 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_finds_the_batch_full_leaves_after_a_flush() {
-        let mut node = connected();
-        let mut out = Output::new(1);
+    fn direct() -> Route {
         let target = Target {
             uplink: UplinkIndex(0),
             destination: SocketAddr::from(([192, 0, 2, 2], 4710)),
             tos: 0,
         };
-        let link = LinkId { local: UplinkIndex(0), remote: UplinkIndex(0) };
-        let path = Path::Direct(link);
-        let route =
-            Route { peer: PeerIndex(0), path, target, mtu: 1_392, hop: None, came_in_by: None };
+        let path = Path::Direct(LinkId { local: UplinkIndex(0), remote: UplinkIndex(0) });
+        Route { peer: PeerIndex(0), path, target, mtu: 1_392, hop: None, came_in_by: None }
+    }
+
+    /// A train of UDP packets of 500 bytes each, the last one of the rest.
+    fn udp_train(payload: &[u8]) -> (Vec<u8>, Vnet) {
         let mut frame = Vec::new();
         etherparse::PacketBuilder::ipv4([10, 1, 0, 5], [10, 2, 0, 5], 64)
             .udp(1, 2)
-            .write(&mut frame, &vec![7; 100 * 500])
+            .write(&mut frame, payload)
             .unwrap();
-        let headers = Headers::parse(&frame).unwrap();
-        let gso = packet::Gso::Udp;
         let vnet = Vnet {
             needs_checksum: true,
-            gso,
+            gso: packet::Gso::Udp,
             header_len: 28,
             segment_size: 500,
             checksum_start: 20,
             checksum_offset: 6,
         };
+        (frame, vnet)
+    }
+
+    #[test]
+    fn a_train_whose_keys_run_out_stops_and_leaves_no_cleartext() {
+        let mut node = connected();
+        let mut out = Output::new(8);
+        let route = direct();
+        let (frame, vnet) = udp_train(&[0xaa; 3 * 500]);
+        let headers = Headers::parse(&frame).unwrap();
+        node.tunnels.wear_out(PeerIndex(0), 1);
+        node.encapsulate(NOW, &route, &frame, &headers, &vnet, &mut out).unwrap();
+        let drops: Vec<_> = node.counters.drops().filter(|drop| drop.1 > 0).collect();
+        assert_eq!(drops, [(DropReason::KeyExpired, 2)]);
+        assert_eq!(out.tx.transmits().iter().map(|transmit| transmit.segments).sum::<usize>(), 1);
+        let sealed = out.tx.transmits()[0].bytes().to_vec();
+        // The place of the one that failed is the next one's.
+        let place = out.tx.push(route.target, sealed.len()).unwrap();
+        for bytes in [&sealed[..], &*place] {
+            assert!(!bytes.windows(16).any(|bytes| bytes == [0xaa; 16]));
+        }
+    }
+
+    #[test]
+    fn what_finds_the_batch_full_leaves_after_a_flush() {
+        let mut node = connected();
+        let mut out = Output::new(1);
+        let route = direct();
+        let (mut frame, vnet) = udp_train(&[7; 99 * 500 + 300]);
+        let headers = Headers::parse(&frame).unwrap();
+        node.peers[0].arrivals.on_data(NOW, route.path.into(), 100);
         node.encapsulate(NOW, &route, &frame, &headers, &vnet, &mut out).unwrap();
         assert_eq!(out.tx.transmits()[0].segments, 64);
+        assert!(node.riding_report(NOW, PeerIndex(0)).is_some(), "it rides on the last one");
         assert_eq!(node.unsent.map(|unsent| unsent.packets), Some(36));
         out.clear();
         assert_eq!(node.resume_tun_frame(NOW, &mut frame, &mut out), TunVerdict::Consumed);
         assert_eq!(out.tx.transmits()[0].segments, 36);
+        assert!(node.riding_report(NOW, PeerIndex(0)).is_none(), "it is told");
         assert_eq!(node.counters.drops().map(|drop| drop.1).sum::<u64>(), 0);
     }
 }

@@ -14,15 +14,19 @@ use crate::wire::{Control, ControlWriter, Report};
 const LATE: std::time::Duration = std::time::Duration::from_millis(20);
 
 impl Node {
-    /// The report that may ride on data to a peer now.
-    pub(super) fn riding_report(&mut self, now: Instant, peer: PeerIndex) -> Option<Report> {
+    /// The report that may ride on data to a peer now. It is owed until [`Self::note_reported`].
+    pub(super) fn riding_report(&self, now: Instant, peer: PeerIndex) -> Option<Report> {
         let path = self.peers[peer.usize()].arrivals.riding(now)?;
-        Some(self.make_report(now, peer, path))
+        Some(self.make_report(peer, path))
     }
 
-    fn make_report(&mut self, now: Instant, peer: PeerIndex, path: PathId) -> Report {
+    /// A report leaves.
+    pub(super) fn note_reported(&mut self, now: Instant, peer: PeerIndex, report: &Report) {
+        self.peers[peer.usize()].arrivals.on_reported(now, report.path);
+    }
+
+    fn make_report(&self, peer: PeerIndex, path: PathId) -> Report {
         let stats = self.tunnels.receive_stats(peer, path);
-        self.peers[peer.usize()].arrivals.on_reported(now, path);
         let (expected, received) = (stats.expected as u32, stats.received as u32);
         Report { path, jitter: 0, expected, received }
     }
@@ -30,7 +34,9 @@ impl Node {
     /// Sends the reports that found nothing to ride on.
     pub(super) fn report_alone(&mut self, now: Instant, peer: PeerIndex, out: &mut Output) {
         while let Some(path) = self.peers[peer.usize()].arrivals.alone(now) {
-            let report = Control::Report(self.make_report(now, peer, path));
+            let report = self.make_report(peer, path);
+            self.note_reported(now, peer, &report);
+            let report = Control::Report(report);
             let mut body = [0; 16];
             let mut writer = ControlWriter::new(&mut body);
             if writer.push(&report) {

@@ -151,7 +151,7 @@ drop_reasons! {
     BatchFull => "batch_full",
     /// The kernel refused a datagram (an unreachable network, an interface that is gone).
     UnderlaySend => "underlay_send",
-    /// The kernel had no room for a datagram (ENOBUFS), or too many waited for room in the socket.
+    /// The kernel had no memory for a datagram (ENOBUFS), or too many waited for room in the socket.
     UnderlayBusy => "underlay_busy",
     /// A datagram longer than the uplink's MTU (EMSGSIZE).
     UnderlayTooBig => "underlay_too_big",

@@ -42,7 +42,7 @@ pub struct Counters {
     pub copies: Tally,
     /// Packets of redundant classes that went once, for want of budget.
     pub copies_refused: u64,
-    /// Datagrams that waited for room in a socket before they left.
+    /// Datagrams that had to wait for room in a socket, also those that never left.
     pub waited: Tally,
     drops: [u64; DropReason::COUNT],
 }

@@ -87,6 +87,13 @@ impl Tunnels {
         Ok(RelaySealer { keys, path: hop_path })
     }
 
+    /// Leaves so few datagrams to the current keys of a peer.
+    #[cfg(test)]
+    pub(crate) fn wear_out(&mut self, peer: PeerIndex, left: u64) {
+        let keys = self.peers[peer.usize()].current.as_deref_mut().unwrap();
+        keys.sealed = REJECT_AFTER_DATAGRAMS - left;
+    }
+
     /// Whether the current keys of a peer may seal; asks for new ones when they were used a lot.
     fn check_sealing(&mut self, now: Instant, peer: PeerIndex) -> Result<(), DropReason> {
         let state = self.peers.get_mut(peer.usize()).ok_or(DropReason::NoTunnel)?;

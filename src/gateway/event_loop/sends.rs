@@ -31,11 +31,12 @@ impl EventLoop {
 
     /// Sends what waited for room, before anything new.
     pub(super) fn send_rests(&mut self) {
-        if self.awaiting_room == 0 {
-            return;
-        }
         let counters = self.parts.node.counters_mut();
         for socket in self.parts.sockets.iter_mut().flatten() {
+            // Also where room cannot be watched for: then whatever wakes us is a chance.
+            if !socket.has_rest() {
+                continue;
+            }
             if let Err((reason, count)) = socket.send_rest() {
                 counters.drop_many(reason, count);
             }
@@ -61,7 +62,11 @@ impl EventLoop {
             let registry = self.parts.poll.registry();
             match registry.reregister(&mut SourceFd(&raw), token, interest) {
                 Ok(()) => self.awaiting_room ^= bit,
-                Err(error) => log::error!("cannot watch an uplink's socket for room: {error}"),
+                Err(_) if self.unwatched & bit != 0 => {}
+                Err(error) => {
+                    self.unwatched |= bit;
+                    log::error!("cannot watch an uplink's socket for room: {error}");
+                }
             }
         }
     }

@@ -48,7 +48,7 @@ fn forged_ipv6(config: &Config) -> Vec<String> {
     let uplinks: BTreeSet<_> =
         config.uplinks.iter().map(|uplink| format!("\"{}\"", uplink.interface)).collect();
     let uplinks = uplinks.into_iter().collect::<Vec<_>>().join(", ");
-    vec![format!("iifname {{ {uplinks} }} ip6 saddr {{ {} }} drop", own.join(", "))]
+    vec![format!("iifname {{ {uplinks} }} ip6 saddr {{ {} }} counter drop", own.join(", "))]
 }
 
 /// The text of a table while it is written.

@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
+use crate::batch::TxBatch;
+
 /// Datagrams for one destination, back to back as they were to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Train {
@@ -10,6 +12,16 @@ struct Train {
     tos: u8,
     stride: usize,
     len: usize,
+}
+
+impl Train {
+    /// Whether datagrams may go on where this ends: the kernel cuts at the stride and takes no more
+    /// than a train at once.
+    fn goes_on(&self, destination: SocketAddr, tos: u8, stride: usize, len: usize) -> bool {
+        (self.destination, self.tos, self.stride) == (destination, tos, stride)
+            && self.len.is_multiple_of(stride)
+            && self.len + len <= TxBatch::MAX_TRAIN_BYTES
+    }
 }
 
 /// Trains that wait for room in the socket, in their order. What does not fit in is refused.
@@ -22,7 +34,8 @@ pub(super) struct Rest {
 impl Rest {
     /// Most bytes that wait: what a turn can bring.
     pub(super) const BYTES: usize = 256 * 1_024;
-    const TRAINS: usize = 64;
+    /// Small datagrams to changing destinations are a train each.
+    const TRAINS: usize = 1_024;
 
     /// Takes no memory and keeps nothing.
     pub(super) const EMPTY: Self = Self { trains: VecDeque::new(), bytes: VecDeque::new() };
@@ -50,13 +63,19 @@ impl Rest {
         bytes: &[u8],
         stride: usize,
     ) -> bool {
-        let room =
-            self.trains.len() < Self::TRAINS && self.bytes.len() + bytes.len() <= Self::BYTES;
-        if room {
-            self.trains.push_back(Train { destination, tos, stride, len: bytes.len() });
-            self.bytes.extend(bytes);
+        if self.bytes.len() + bytes.len() > Self::BYTES {
+            return false;
         }
-        room
+        let full = self.trains.len() >= Self::TRAINS;
+        match self.trains.back_mut() {
+            Some(last) if last.goes_on(destination, tos, stride, bytes.len()) => {
+                last.len += bytes.len();
+            }
+            _ if full => return false,
+            _ => self.trains.push_back(Train { destination, tos, stride, len: bytes.len() }),
+        }
+        self.bytes.extend(bytes);
+        true
     }
 
     /// Hands out the trains in order. `send` says of how many bytes it is rid; less than all means
@@ -119,10 +138,43 @@ mod tests {
         let capacity = rest.bytes.capacity();
         assert_eq!(rest.datagrams(), most as u64 * 50 + 1);
         rest.drain(|_, _, bytes, _| bytes.len());
-        for _ in 0..Rest::TRAINS {
-            assert!(rest.keep(to(1), 0, &[0; 10], 10));
+        for number in 0..Rest::TRAINS as u16 {
+            assert!(rest.keep(to(number), 0, &[0; 10], 10));
         }
         assert!(!rest.keep(to(1), 0, &[0; 10], 10));
         assert_eq!(rest.bytes.capacity(), capacity);
+    }
+
+    #[test]
+    fn lone_datagrams_wait_as_long_as_there_is_room_for_their_bytes() {
+        let mut rest = Rest::new();
+        let most = Rest::BYTES / 100;
+        for _ in 0..most {
+            assert!(rest.keep(to(1), 0, &[0; 100], 100));
+        }
+        assert!(!rest.keep(to(1), 0, &[0; 100], 100));
+        assert_eq!(rest.datagrams(), most as u64);
+        rest.drain(|_, _, bytes, stride| {
+            assert!(stride == 100 && bytes.len() <= TxBatch::MAX_TRAIN_BYTES);
+            bytes.len()
+        });
+    }
+
+    #[test]
+    fn a_train_is_lengthened_only_by_what_is_cut_alike_and_goes_the_same_way() {
+        let mut rest = Rest::new();
+        let kept = [(1, 0, 200, 100), (1, 0, 150, 100), (1, 0, 100, 100), (1, 8, 100, 100)];
+        let more = [(2, 8, 100, 100), (2, 8, 90, 90), (2, 8, 90, 100)];
+        for (port, tos, len, stride) in kept.into_iter().chain(more) {
+            assert!(rest.keep(to(port), tos, &vec![tos; len], stride));
+        }
+        let mut left = Vec::new();
+        rest.drain(|destination, tos, bytes, stride| {
+            left.push((destination.port(), tos, bytes.len(), stride));
+            bytes.len()
+        });
+        let expected = [(1, 0, 350, 100), (1, 0, 100, 100), (1, 8, 100, 100), (2, 8, 100, 100)];
+        assert_eq!(left[..4], expected);
+        assert_eq!(left[4..], [(2, 8, 90, 90), (2, 8, 90, 100)]);
     }
 }

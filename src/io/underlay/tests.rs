@@ -179,6 +179,24 @@ fn send_into_room(
 }
 
 #[test]
+fn lone_datagrams_that_waited_leave_whole() {
+    let (mut from, to) = pair("127.0.0.1");
+    from.send = send_into_room;
+    ROOM.set(0);
+    // More than the kernel takes at once.
+    for number in 0..60 {
+        assert_eq!(from.send(to.local(), 0, &[number; 1_400], 1_400), Ok(()));
+    }
+    ROOM.set(1_000_000);
+    assert_eq!(from.send_rest(), Ok(()));
+    assert!(!from.has_rest());
+    let mut rx = RxBatch::new(64);
+    receive_all(&to, &mut rx);
+    let marks = rx.slots[..rx.filled].iter().flat_map(|slot| &slot.buffer[..slot.len]);
+    assert!(marks.copied().eq((0..60).flat_map(|number| [number; 1_400])));
+}
+
+#[test]
 fn what_the_socket_has_no_room_for_waits_in_order_and_within_bounds() {
     for gso in [true, false] {
         let (mut from, to) = pair("127.0.0.1");

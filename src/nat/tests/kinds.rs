@@ -280,6 +280,33 @@ fn made_up_hosts_of_a_site_leave_sessions_for_others() {
 }
 
 #[test]
+fn where_the_filter_asks_none_is_made_that_nothing_passes_by() {
+    for (upper, passed, sessions) in [(Upper::Udp, 33, 33), (tcp(SYN), 16, 32)] {
+        let mut config = config();
+        config.limits.max_sessions = 44;
+        config.limits.realm_percent = 75;
+        config.policy.udp.filtering = Dependence::Address;
+        config.policy.tcp.filtering = Dependence::Address;
+        let mut lab = Lab::new(&config);
+        // The refused ones are sent again.
+        for _ in 0..2 {
+            for n in 0..40 {
+                let result =
+                    lab.out(SITE, &format!("10.2.0.{}:5000", n + 1), SERVER, upper.clone());
+                match n < passed {
+                    true => assert!(result.is_ok(), "{n}: {result:?}"),
+                    false => assert_eq!(result, Err(DropReason::NatSiteLimit), "{n}"),
+                }
+            }
+        }
+        let counts = lab.nat.counts();
+        assert_eq!((counts.mappings, counts.sessions), (passed, sessions));
+        assert_eq!(counts.ports_in_use, passed);
+        lab.nat.check();
+    }
+}
+
+#[test]
 fn a_host_makes_mappings_only_so_fast() {
     let mut config = config();
     config.limits.rate_per_host = Some(10);
