@@ -167,6 +167,23 @@ fn a_relay_refuses_a_class_and_the_sender_finds_another_way() {
 }
 
 #[test]
+fn a_relay_that_does_not_serve_us_says_so_and_is_left_alone() {
+    let mut sim = overlay(Mesh::default(), Class::default(), |configs| {
+        configs[2].relay.allowed = Some(vec![PeerIndex(1), PeerIndex(2)]);
+    });
+    cut(&mut sim, 0, 1);
+    sim.run_for(Duration::from_secs(2));
+    send(&mut sim, 1, 80, 20);
+    assert!(dropped(&sim, 2, DropReason::RelayRefused) > 0);
+    assert!(sim.node(0).unwrap().is_refused(NEAR_RELAY, 0));
+    for _ in 0..20 {
+        sim.run_for(Duration::from_secs(10));
+        assert_eq!(send(&mut sim, 1, 80, 20), 20);
+        assert_eq!(path_to(sim.node(0).unwrap(), 80), Some(Path::Via(OTHER_RELAY)));
+    }
+}
+
+#[test]
 fn a_class_uses_the_exits_that_it_may() {
     let mesh = Mesh { exits: true, ..Mesh::default() };
     let only = Scope { exits: Some(vec![ExitPoint::Peer(OTHER_RELAY)]), ..Scope::default() };

@@ -30,7 +30,7 @@ impl Arrivals {
     /// A peer sends over two paths at once, and over another two while it changes over.
     const PATHS: usize = 4;
     /// A report rides at most so often for each path.
-    pub const RIDING: Duration = Duration::from_millis(10);
+    pub const RIDING: Duration = Duration::from_millis(5);
     /// A report waits so long for something to ride on.
     const PATIENCE: Duration = Duration::from_millis(12);
     /// At most so often goes one alone, ...
@@ -131,8 +131,8 @@ mod tests {
         arrivals.on_reported(at(12), PATH);
         assert_eq!(arrivals.riding(at(12)), None, "there is nothing new");
         arrivals.on_data(at(13), PATH, 100);
-        assert_eq!(arrivals.riding(at(21)), None);
-        assert_eq!(arrivals.riding(at(22)), Some(PATH));
+        assert_eq!(arrivals.riding(at(16)), None);
+        assert_eq!(arrivals.riding(at(17)), Some(PATH));
         assert_eq!(arrivals.poll_timeout(), Some(at(112)));
     }
 

@@ -22,6 +22,11 @@ impl Bucket {
         Self { rate_bps, tokens: Self::BURST_MIN, fraction: 0, at: now }
     }
 
+    /// The rate; `None` for no limit.
+    pub(super) const fn rate_bps(&self) -> Option<u64> {
+        self.rate_bps
+    }
+
     /// Takes what `bytes` cost. False, and nothing taken, when nothing is left: a train may cost
     /// more than there is, so that long ones are not worse off than short ones.
     pub(super) fn take(&mut self, now: Instant, bytes: usize) -> bool {

@@ -387,6 +387,7 @@ impl Node {
             None => train.headers.tos,
             Some(dscp) => dscp << 2 | train.headers.tos & 3,
         };
+        let path = path.or_else(|| self.last_resort(now, peer, flow.demand, train.frame.len()));
         let route = path.and_then(|path| self.route(peer, path, tos, label));
         let Some(route) = route else {
             let restricted = self.router.demand(flow.demand).is_some_and(|d| d.is_restricted());

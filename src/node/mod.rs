@@ -36,6 +36,8 @@ mod exit_fragments;
 mod faults;
 mod from_tun;
 mod from_underlay;
+mod last_resort;
+mod load;
 mod nat_view;
 mod on_timeout;
 mod paths;
@@ -133,6 +135,9 @@ pub struct Node {
     translation: Translation,
     control_budget_bps: u64,
     relay_bucket: Bucket,
+    relay_load: load::RelayLoad,
+    /// What may go where nothing is known to be usable.
+    last_resort: Bucket,
     policy: Policy,
     copy_budget: CopyBudget,
     coalescer: Coalescer,
@@ -242,12 +247,13 @@ impl Node {
         let exit = config.egress.as_ref().map(|egress| Exit::new(now, egress, rng.fork()));
         let node_policy = config.policy();
         let uses_exits = config.peers.iter().any(|peer| peer.egress);
-        let wants_pcp = config.egress.as_ref().is_some_and(|egress| egress.pcp);
-        let pcp = wants_pcp.then(|| crate::nat::pcp::PcpServer::new(now));
+        let pcp = pcp_server(&config, now);
         let mut node = Self {
             prefixes: prefix_table(&config),
             flows: FlowTable::new(now, config.flow_limits, &mut rng),
             relay_bucket: Bucket::new(now, config.relay.rate_bps),
+            relay_load: Default::default(),
+            last_resort: last_resort::bucket(now),
             policy: Policy::new(&mut rng),
             copy_budget: CopyBudget::new(now, config.copies_bps),
             name: config.name,
@@ -341,6 +347,11 @@ impl Node {
     fn touch(&mut self) {
         self.deadline.set(None);
     }
+}
+
+fn pcp_server(config: &NodeConfig, now: Instant) -> Option<crate::nat::pcp::PcpServer> {
+    let wanted = config.egress.as_ref().is_some_and(|egress| egress.pcp);
+    wanted.then(|| crate::nat::pcp::PcpServer::new(now))
 }
 
 /// Everything that has an owner inside the overlay.

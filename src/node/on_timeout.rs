@@ -46,6 +46,7 @@ impl Node {
             self.expiry_due = now + EXPIRY_INTERVAL;
             self.expire_refusals(now);
             self.observe_faults(now);
+            self.observe_load(now);
             let mut unfinished = self.flows.expire(now, EXPIRY_BUDGET) == 0;
             unfinished |= self.serve_exit(now, EXPIRY_BUDGET, out);
             if unfinished {

@@ -58,6 +58,7 @@ pub(super) fn peers(config: &NodeConfig, now: Instant, rng: &mut Rng) -> Vec<Pee
             hears_us: false,
             rx: Default::default(),
             tx: Default::default(),
+            sending: Default::default(),
             next_split: 0,
             next_copy: rng.next_u64() as u32,
             copies: CopyWindow::new(),

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::account::Account;
 use super::copies::CopyWindow;
 use super::faults::Told;
+use super::load::Rate;
 use crate::id::{NodeId, PeerIndex, PublicKey, UplinkIndex};
 use crate::link::{Arrivals, Endpoint, MtuSearch, Outstanding, Prober, ReportedLoss};
 use crate::path::{LinkId, Path};
@@ -87,6 +88,8 @@ pub(crate) struct Peer {
     pub(crate) sealable: bool,
     pub(crate) rx: Tally,
     pub(crate) tx: Tally,
+    /// What we send it.
+    pub(crate) sending: Rate,
     /// Names packets that are split.
     pub(crate) next_split: u16,
     /// Names packets that go twice.

@@ -25,6 +25,10 @@ use crate::table::HashSeed;
 use crate::time::Instant;
 use crate::wire::Control;
 
+/// The tag that nothing has but what is no class's: probes and the like. A relay that refuses it
+/// carries nothing.
+pub(super) const ANY_CLASS: u8 = 0;
+
 /// How long a relay that refused a class is not asked again.
 const REFUSAL_LASTS: Duration = Duration::from_secs(600);
 /// A peer is told so often, at most, that we do not relay one of its classes.
@@ -212,12 +216,13 @@ impl Node {
 
     /// Whether a relay told us that it does not carry a class.
     pub fn is_refused(&self, relay: PeerIndex, tag: u8) -> bool {
-        self.policy.refusals.iter().any(|refusal| (refusal.peer, refusal.tag) == (relay, tag))
+        let refused = |refusal: &Refusal| refusal.tag == tag || refusal.tag == ANY_CLASS;
+        self.policy.refusals.iter().any(|refusal| refusal.peer == relay && refused(refusal))
     }
 
     /// A relay does not carry a class of ours.
     pub(super) fn on_class_refused(&mut self, now: Instant, relay: PeerIndex, tag: u8) {
-        let ours = self.classes.iter().any(|class| class.tag == tag);
+        let ours = tag == ANY_CLASS || self.classes.iter().any(|class| class.tag == tag);
         if !ours || !self.peers[relay.usize()].relay {
             return;
         }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use super::Node;
 use super::from_underlay::{Arrival, Datagrams};
 use super::peer::by_id;
+use super::policy::ANY_CLASS;
 use crate::batch::{Forward, Output, RxBatch, Target};
 use crate::id::PeerIndex;
 use crate::path::Path;
@@ -122,6 +123,8 @@ impl Node {
             return Err(DropReason::RelayHopLimit);
         }
         if !from.may_relay {
+            // Else its silence would be taken for an outage that may end.
+            self.refuse_class(now, hop, ANY_CLASS, out);
             return Err(DropReason::RelayRefused);
         }
         let mut refused = None;

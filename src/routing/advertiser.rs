@@ -51,6 +51,7 @@ pub struct Advertiser {
     /// Newest number that told of a change of liveness.
     urgent_seq: u32,
     spare_relay_kbit: u32,
+    spare_told: bool,
     peers: Vec<Subscriber>,
     publish_due: Option<Instant>,
     published_at: Option<Instant>,
@@ -86,6 +87,7 @@ impl Advertiser {
             seq: 1,
             urgent_seq: 1,
             spare_relay_kbit: u32::MAX,
+            spare_told: true,
             peers: peers.iter().map(subscriber).collect(),
             publish_due: None,
             published_at: None,
@@ -122,10 +124,12 @@ impl Advertiser {
         }
     }
 
-    /// What we can still relay, in kbit/s; zero turns new traffic away. Goes out with whatever is
-    /// sent next. Unlimited at first.
-    pub const fn set_spare_relay(&mut self, kbit: u32) {
-        self.spare_relay_kbit = kbit;
+    /// What we can still relay, in kbit/s; zero turns new traffic away. Unlimited at first.
+    pub fn set_spare_relay(&mut self, now: Instant, kbit: u32) {
+        if std::mem::replace(&mut self.spare_relay_kbit, kbit) != kbit {
+            self.spare_told = false;
+            self.publish_due = Some(self.publish_due.map_or(now, |due| due.min(now)));
+        }
     }
 
     /// Whether anything can be sent to a peer: there is a tunnel and a path.
@@ -236,7 +240,8 @@ impl Advertiser {
         self.publish_due = None;
         self.deadline.set(None);
         let next = self.seq.saturating_add(1);
-        let (mut any, mut urgent) = (false, false);
+        let mut any = !std::mem::replace(&mut self.spare_told, true);
+        let mut urgent = false;
         for peer in &mut self.peers {
             let again = !std::mem::replace(&mut peer.told, true);
             if again || self.config.differs(&peer.published, &peer.measured) {

@@ -61,6 +61,12 @@ pub(super) fn preference(seed: u64, destination: u32, relay: u32) -> f64 {
     ((x ^ (x >> 31)) >> 11) as f64 / (1u64 << 53) as f64
 }
 
+/// The preference for a relay that bears only so much of what the best one does: of many nodes, as
+/// many prefer it as it bears (weighted rendezvous hashing).
+pub(super) fn weighted(preference: f64, share: f64) -> f64 {
+    if share >= 1.0 { preference } else { 1.0 - (1.0 - preference).powf(1.0 / share.max(1e-3)) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,5 +122,18 @@ mod tests {
         };
         let choices: std::collections::BTreeSet<_> = (0..50).map(first).collect();
         assert!(choices.len() >= 5, "{choices:?}");
+    }
+
+    #[test]
+    fn as_many_prefer_a_relay_as_it_bears() {
+        let shares = [1.0, 0.5, 0.25, 0.0];
+        let mut chosen = [0; 4];
+        for seed in 0..7_000 {
+            let rank = |relay: &usize| weighted(preference(seed, 1, *relay as u32), shares[*relay]);
+            let best = (0..4).min_by(|a, b| rank(a).total_cmp(&rank(b))).unwrap();
+            chosen[best] += 1;
+        }
+        assert!((3_850..4_150).contains(&chosen[0]), "{chosen:?}");
+        assert!((1_900..2_100).contains(&chosen[1]) && chosen[3] < 20, "{chosen:?}");
     }
 }

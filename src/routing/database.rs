@@ -31,7 +31,7 @@ pub struct Applied {
     pub known: (u64, u32),
     /// True when it was not older than what is known, nor built on what is not.
     pub taken: bool,
-    /// True when a link changed in any respect.
+    /// True when a link changed in any respect, or what the origin can relay.
     pub changed: bool,
     /// True when a link's liveness changed: paths should be chosen anew at once.
     pub urgent: bool,
@@ -171,9 +171,10 @@ impl LinkStateDatabase {
             state.known = part.seq;
         }
         state.heard_at = Some(now);
-        state.spare_relay_kbit = part.spare_relay_kbit;
+        let before = std::mem::replace(&mut state.spare_relay_kbit, part.spare_relay_kbit);
         let known = (state.epoch, state.known);
         let (changed, urgent) = self.merge(row, entries, turned);
+        let changed = changed || before != part.spare_relay_kbit;
         Applied { known, taken: true, changed, urgent }
     }
 

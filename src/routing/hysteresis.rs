@@ -107,6 +107,8 @@ struct Flap {
     failed_at: Instant,
     /// Since when it works again.
     up_since: Option<Instant>,
+    /// How much longer than others to stay away.
+    stretch: f64,
 }
 
 /// The paths to one peer that failed while they were in use, for the back-off. Bounded: the oldest
@@ -129,7 +131,16 @@ impl FlapTable {
         if self.flaps.len() >= Self::MAX {
             self.flaps.remove(0);
         }
-        self.flaps.push(Flap { path, failures: 1, failed_at: now, up_since: None });
+        self.flaps.push(Flap { path, failures: 1, failed_at: now, up_since: None, stretch: 1.0 });
+    }
+
+    /// The path in use was left for its loss: as if it had failed, and stay away `stretch` times as
+    /// long.
+    pub(super) fn left(&mut self, now: Instant, config: &FlapConfig, path: Path, stretch: f64) {
+        self.failed(now, config, path);
+        if let Some(flap) = self.flaps.iter_mut().find(|flap| flap.path == path) {
+            flap.stretch = stretch;
+        }
     }
 
     /// Takes note of how a path does. To be called for each candidate in each recomputation: once
@@ -173,7 +184,7 @@ impl FlapTable {
             return None;
         }
         let growth = config.factor.saturating_pow(flap.failures.saturating_sub(1).min(30));
-        let pause = config.base.saturating_mul(growth).min(config.longest);
+        let pause = config.base.saturating_mul(growth).min(config.longest).mul_f64(flap.stretch);
         let until = flap.up_since.unwrap_or(now) + pause;
         (until > now).then_some(until)
     }

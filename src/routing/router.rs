@@ -77,6 +77,8 @@ struct PeerState {
     selections: Vec<Selection>,
     /// One for each demand; empty for those without multi-path.
     spreads: Vec<Spread>,
+    /// What we send it, in kbit/s: a relay must have that left.
+    need_kbit: u32,
     /// Values that applications gave paths, and until when they hold.
     app_values: Vec<(Path, (f64, Instant))>,
 }
@@ -134,6 +136,7 @@ impl Router {
             hop: Selection::default(),
             selections: vec![Selection::default(); Metric::COUNT],
             spreads: vec![Spread::default(); Metric::COUNT],
+            need_kbit: 0,
             app_values: Vec::new(),
         };
         let scratch = Vec::with_capacity(Self::MAX_LINKS + peers.len());
@@ -318,9 +321,17 @@ impl Router {
         if self.demands[demand].multipath {
             changed |= self.spread(index, demand, rules.margin, candidates);
         }
+        let overloaded = before.chosen.filter(|path| {
+            change.switched && path.relay().is_some() && self.is_lossy(candidates, *path)
+        });
+        let stretch = overloaded.map_or(1.0, |path| 1.0 + self.order(index, path));
         let state = &mut self.peers[index];
         if let Some(path) = failed {
             state.flaps.failed(now, &self.config.flap, path);
+        }
+        if let Some(path) = overloaded {
+            // Others left it for the same reason: not all are to be back at once.
+            state.flaps.left(now, &self.config.flap, path, stretch);
         }
         state.selections[demand] = selection;
         if demand < Metric::COUNT {
@@ -328,6 +339,18 @@ impl Router {
         }
         self.restricted_scratch = open;
         changed
+    }
+
+    fn is_lossy(&self, candidates: &[Candidate], path: Path) -> bool {
+        let lossy = |c: &Candidate| c.report.loss.fraction() > self.config.cost.free_loss;
+        candidates.iter().any(|c| c.path == path && lossy(c))
+    }
+
+    /// What a path to a relay is to bear: what we send the peer.
+    pub fn set_need(&mut self, peer: PeerIndex, kbit: u32) {
+        if let Some(state) = self.peers.get_mut(peer.usize()) {
+            state.need_kbit = kbit;
+        }
     }
 
     const fn margin(&self, metric: Metric) -> Margin {
@@ -365,6 +388,17 @@ impl Router {
     pub fn suspected(&self, peer: PeerIndex, demand: impl Into<Demand>) -> Option<Path> {
         let selection = self.selection(peer, demand)?;
         selection.detour.and(selection.chosen)
+    }
+
+    /// The least bad path to a peer that none is known to reach, and since when that is so. `None`
+    /// before the peer was ever reached.
+    pub fn last_resort(
+        &self,
+        peer: PeerIndex,
+        demand: impl Into<Demand>,
+    ) -> Option<(Path, Instant)> {
+        let selection = self.selection(peer, demand)?;
+        Some((selection.last_resort?, selection.switched_at?))
     }
 
     /// The direct link to use towards `peer`: for its own direct path, and as first hop of paths

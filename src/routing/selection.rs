@@ -20,6 +20,8 @@ pub(super) struct Selection {
     /// Used instead while the chosen path is suspect.
     pub(super) detour: Option<Path>,
     pub(super) alternate: Option<Path>,
+    /// The least bad path, when none is usable.
+    pub(super) last_resort: Option<Path>,
     pub(super) previous: Option<Path>,
     pub(super) switched_at: Option<Instant>,
     pub(super) cause: Option<SwitchCause>,
@@ -78,6 +80,7 @@ impl Selection {
                 }
             }
         }
+        self.last_resort = if self.chosen.is_none() { last_resort(candidates) } else { None };
         self.alternate = self.chosen.and_then(|path| alternate(candidates, path, shares));
         let kept = current.filter(|current| self.chosen == Some(current.path));
         let found = kept.or_else(|| candidates.iter().find(|c| self.chosen == Some(c.path)));
@@ -132,6 +135,20 @@ impl Selection {
 fn best(candidates: &[Candidate], allowed: impl Fn(&Candidate) -> bool) -> Option<&Candidate> {
     let eligible = |c: &&Candidate| c.standing == Standing::Eligible && allowed(c);
     candidates.iter().filter(eligible).min_by(by_rank)
+}
+
+/// What may only seem dead: a direct path rather than a relay that says that it cannot reach the peer.
+fn last_resort(candidates: &[Candidate]) -> Option<Path> {
+    let seeming = |c: &&Candidate| {
+        let relayed = matches!(c.standing, Standing::AdvertisedDown | Standing::StayOnly);
+        c.standing == Standing::Down || relayed && c.path.relay().is_some()
+    };
+    let order = |c: &&Candidate| (c.path.relay().is_some(), c.standing == Standing::AdvertisedDown);
+    let least = candidates
+        .iter()
+        .filter(seeming)
+        .min_by(|a, b| order(a).cmp(&order(b)).then(a.rank.total_cmp(&b.rank)));
+    least.map(|c| c.path)
 }
 
 fn by_rank(a: &&Candidate, b: &&Candidate) -> std::cmp::Ordering {

@@ -4,7 +4,7 @@ use super::Router;
 use crate::id::PeerIndex;
 use crate::metric::{LinkReport, Liveness, Metric};
 use crate::path::{LinkId, Path};
-use crate::routing::cost::preference;
+use crate::routing::cost::{preference, weighted};
 use crate::routing::explain::{Candidate, Standing};
 use crate::time::Instant;
 
@@ -131,7 +131,9 @@ impl Router {
             (Liveness::Down, Some(Liveness::Down)) => Standing::AdvertisedDown,
             (Liveness::Down, _) => Standing::Down,
             (Liveness::Suspect, _) => Standing::StayOnly,
-            (Liveness::Up, Some(Liveness::Up)) if self.database.spare_relay_kbit(via) == 0 => {
+            (Liveness::Up, Some(Liveness::Up))
+                if self.database.spare_relay_kbit(via) <= state.need_kbit =>
+            {
                 Standing::RelayFull
             }
             (Liveness::Up, Some(Liveness::Up)) => Standing::Eligible,
@@ -171,8 +173,13 @@ impl Router {
             }
         }
         let near = if least.is_finite() { self.margin(metric).near(least) } else { 0.0 };
+        let most = self.most_spare(candidates);
         for candidate in &mut *candidates {
-            candidate.rank = candidate.cost + near * candidate.preference;
+            let order = candidate.path.relay().map_or(0.0, |relay| {
+                let share = f64::from(self.database.spare_relay_kbit(relay)) / most;
+                weighted(candidate.preference, share)
+            });
+            candidate.rank = candidate.cost + near * order;
         }
         if !state.flaps.is_empty() {
             for candidate in candidates {
@@ -182,6 +189,20 @@ impl Router {
             }
         }
         metric
+    }
+
+    /// This node's own order of relays: a number in `0.0..1.0`.
+    pub(super) fn order(&self, index: usize, path: Path) -> f64 {
+        let id = |place: usize| self.peers[place].info.id.0;
+        path.relay().map_or(0.0, |relay| preference(self.seed, id(index), id(relay.usize())))
+    }
+
+    /// What the relay can bear that can bear most of those that may be chosen, in kbit/s.
+    fn most_spare(&self, candidates: &[Candidate]) -> f64 {
+        let eligible = candidates.iter().filter(|c| c.standing == Standing::Eligible);
+        let spare =
+            eligible.filter_map(|c| c.path.relay()).map(|r| self.database.spare_relay_kbit(r));
+        f64::from(spare.max().unwrap_or(1).max(1))
     }
 
     /// Notes the values of applications, if they are asked for and any usable path has one.
