@@ -1,7 +1,5 @@
 //! Where no path is known to be usable, packets still try what may only seem dead.
 
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
-
 mod support;
 
 use std::time::Duration;

@@ -41,6 +41,8 @@ impl ProbeBudget {
     pub const SEPARATE_BYTES: u64 = 160;
     /// The share for advertisements, handshakes and the quick probes of outages, in percent.
     const RESERVE: u64 = 20;
+    /// The same where paths in use cannot be probed as often as they should be.
+    const RESERVE_LEAST: u64 = 15;
     /// Nothing is probed more rarely, in seconds.
     const LONGEST_S: f64 = 3_600.0;
 
@@ -57,7 +59,8 @@ impl ProbeBudget {
     /// the rest to the other; but no link waits longer than [`Intervals::IDLE_MAX`], which with more
     /// than some 600 links costs more than 33 kbit/s.
     pub fn intervals(&self, in_use: usize, idle: usize) -> Intervals {
-        let rate = (self.bits_per_second.max(8) * (100 - Self::RESERVE)) as f64 / 800.0;
+        let less = |reserve: u64| (self.bits_per_second.max(8) * (100 - reserve)) as f64 / 800.0;
+        let rate = less(Self::RESERVE);
         let cost_in_use = (in_use as u64 * self.bytes_per_interval) as f64;
         let cost_idle = (idle as u64 * self.bytes_per_interval) as f64;
         let [min, good, max] =
@@ -76,6 +79,7 @@ impl ProbeBudget {
         if stretch <= max / good {
             return seconds(good * stretch, idle_good * stretch);
         }
+        let rate = less(Self::RESERVE_LEAST);
         let idle_max = idle_good * max / good;
         let wanted = [cost_in_use / max, cost_idle / idle_max];
         let for_idle = match wanted.map(|wanted| wanted <= rate / 2.0) {

@@ -174,7 +174,7 @@ impl LinkStateDatabase {
         let before = std::mem::replace(&mut state.spare_relay_kbit, part.spare_relay_kbit);
         let known = (state.epoch, state.known);
         let (changed, urgent) = self.merge(row, entries, turned);
-        let changed = changed || before != part.spare_relay_kbit;
+        let changed = changed || heard && before != part.spare_relay_kbit;
         Applied { known, taken: true, changed, urgent }
     }
 
