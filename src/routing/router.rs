@@ -1,5 +1,6 @@
 //! The router: reports in, a table of paths out.
 
+mod answers;
 mod candidates;
 mod demands;
 mod pace;
@@ -11,7 +12,7 @@ use super::cost::CostConfig;
 use super::database::{Advertisement, Applied, LinkStateDatabase};
 use super::demand::{Demand, DemandSpec};
 use super::event::{self, RouteEvent};
-use super::explain::{Candidate, Explanation, Standing};
+use super::explain::{Candidate, Standing};
 use super::hysteresis::{FlapConfig, FlapTable, HysteresisConfig, Margin};
 use super::selection::{Rules, Selection};
 use super::spread::Spread;
@@ -346,13 +347,6 @@ impl Router {
         candidates.iter().any(|c| c.path == path && lossy(c))
     }
 
-    /// What a path to a relay is to bear: what we send the peer.
-    pub fn set_need(&mut self, peer: PeerIndex, kbit: u32) {
-        if let Some(state) = self.peers.get_mut(peer.usize()) {
-            state.need_kbit = kbit;
-        }
-    }
-
     const fn margin(&self, metric: Metric) -> Margin {
         match metric {
             Metric::Latency => self.config.hysteresis.latency,
@@ -390,17 +384,6 @@ impl Router {
         selection.detour.and(selection.chosen)
     }
 
-    /// The least bad path to a peer that none is known to reach, and since when that is so. `None`
-    /// before the peer was ever reached.
-    pub fn last_resort(
-        &self,
-        peer: PeerIndex,
-        demand: impl Into<Demand>,
-    ) -> Option<(Path, Instant)> {
-        let selection = self.selection(peer, demand)?;
-        Some((selection.last_resort?, selection.switched_at?))
-    }
-
     /// The direct link to use towards `peer`: for its own direct path, and as first hop of paths
     /// through it.
     pub fn link_to(&self, peer: PeerIndex) -> Option<LinkId> {
@@ -419,89 +402,9 @@ impl Router {
         self.generation
     }
 
-    /// Relays towards `peer` that should be measured end to end under the demands that matter, at
-    /// most [`Router::MAX_MEASURED`]: `true` for those in use or suspect, `false` for mere
-    /// alternates.
-    pub fn relays_to_probe(
-        &self,
-        peer: PeerIndex,
-        matters: impl Fn(Demand) -> bool,
-        out: &mut Vec<(PeerIndex, bool)>,
-    ) {
-        out.clear();
-        let Some(state) = self.peers.get(peer.usize()) else { return };
-        let chosen = || {
-            let numbered = (0..).map(Demand).zip(&state.selections);
-            numbered.filter(|(demand, _)| matters(*demand)).map(|(_, selection)| selection)
-        };
-        let used = chosen().flat_map(|s| [s.in_use(), s.chosen]).map(|path| (path, true));
-        let spare = chosen().map(|s| (s.alternate, false));
-        let good = state.spreads.iter().flat_map(|spread| &spread.0);
-        let all = used.chain(spare).chain(good.map(|share| (Some(share.path), false)));
-        for (path, in_use) in all {
-            if let Some(relay) = path.and_then(Path::relay)
-                && out.len() < Self::MAX_MEASURED
-                && !out.iter().any(|known| known.0 == relay)
-            {
-                out.push((relay, in_use));
-            }
-        }
-    }
-
     /// What others advertise.
     pub const fn database(&self) -> &LinkStateDatabase {
         &self.database
-    }
-
-    /// What the path in use costs, in the unit of the metric; less is better. Under a metric of
-    /// applications it allocates.
-    pub fn cost(&self, now: Instant, peer: PeerIndex, demand: impl Into<Demand>) -> Option<f64> {
-        let demand = demand.into();
-        let path = self.path(peer, demand)?;
-        let metric = self.demands.get(demand.usize())?.metric;
-        if metric != Metric::App {
-            let mut only = [self.gather_one(peer.usize(), path)?];
-            self.weigh(now, peer.usize(), metric, &mut only);
-            return Some(only[0].cost);
-        }
-        // Whether their values count depends on all candidates.
-        let candidates = self.explain(now, peer, demand)?.candidates;
-        candidates.iter().find(|candidate| candidate.path == path).map(|found| found.cost)
-    }
-
-    /// All that led to the present choice. Allocates: not for each packet. `None` for no peer.
-    pub fn explain(
-        &self,
-        now: Instant,
-        peer: PeerIndex,
-        demand: impl Into<Demand>,
-    ) -> Option<Explanation> {
-        let (index, demand) = (peer.usize(), demand.into());
-        let selection = *self.selection(peer, demand)?;
-        let spec = self.demands.get(demand.usize())?;
-        let mut candidates = Vec::new();
-        self.gather_direct(index, &mut candidates);
-        let hops: Vec<Hop> = self.hops().collect();
-        self.gather_relayed(index, &hops, &mut candidates);
-        self.restrict(demand.usize(), &mut candidates);
-        let metric = self.weigh(now, index, spec.metric, &mut candidates);
-        let rules = self.rules(metric);
-        Some(Explanation {
-            peer,
-            metric,
-            chosen: selection.chosen,
-            in_use: selection.in_use(),
-            alternate: selection.alternate,
-            previous: selection.previous,
-            cause: selection.cause,
-            switched_at: selection.switched_at,
-            switches: selection.switches,
-            hold_down: rules.hold_down,
-            hold_down_until: selection.hold_down_until(&rules).filter(|until| *until > now),
-            margin: rules.margin,
-            spread: self.shares(peer, demand).to_vec(),
-            candidates,
-        })
     }
 }
 
