@@ -78,7 +78,7 @@ fn relayed(simulator: &Simulator) -> Vec<u64> {
 
 #[test]
 fn a_herd_spreads_over_relays_by_what_they_bear_and_settles() {
-    for seed in 1..2 {
+    for seed in 1..4 {
         let mut simulator = overlay(seed);
         send(&mut simulator, SECOND * 15);
         let last = Mesh::underlay(SITES - 1, 0);
@@ -121,4 +121,32 @@ fn a_herd_spreads_over_relays_by_what_they_bear_and_settles() {
         let used = carried.iter().filter(|bits| **bits > 300_000.0).count();
         assert!(used >= 2, "seed {seed}: {carried:?}");
     }
+}
+
+#[test]
+fn who_sends_more_than_any_relay_has_left_is_relayed_all_the_same() {
+    let mut simulator = overlay(1);
+    let last = SITES - 1;
+    let (from, to) = (Mesh::host(3, 5), Mesh::host(last, 5));
+    let packet = support::udp((from, 4_000), (to, 4_001), &[0; LEN]);
+    // 10 Mbit/s; the relay with most has 8.
+    let send = |simulator: &mut Simulator| {
+        simulator.take_deliveries();
+        for _ in 0..1_250 {
+            simulator.send(3, &packet);
+            simulator.run_for(Duration::from_micros(800));
+        }
+        simulator.take_deliveries().iter().filter(|d| d.node == usize::from(last)).count()
+    };
+    simulator.run_for(SECOND * 10);
+    for _ in 0..3 {
+        assert!(send(&mut simulator) > 1_200, "directly");
+    }
+    simulator
+        .network
+        .set_both(Mesh::underlay(3, 0), Mesh::underlay(last, 0), |link| link.up = false);
+    send(&mut simulator);
+    let arrived = send(&mut simulator);
+    println!("{arrived} of 1250 arrived in the second second");
+    assert!(arrived > 80, "{arrived} packets: what the smallest relay passes");
 }

@@ -78,7 +78,7 @@ impl Node {
             self.touch();
         }
         for index in 0..self.peers.len() {
-            let peer = &mut self.peers[index];
+            let peer = self.peers.aside(index);
             peer.sending.observe(peer.tx.bytes, span);
             self.router.set_need(PeerIndex(index as u16), peer.sending.kbit as u32);
         }

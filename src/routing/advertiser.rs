@@ -129,6 +129,7 @@ impl Advertiser {
         if std::mem::replace(&mut self.spare_relay_kbit, kbit) != kbit {
             self.spare_told = false;
             self.publish_due = Some(self.publish_due.map_or(now, |due| due.min(now)));
+            self.deadline.set(None);
         }
     }
 

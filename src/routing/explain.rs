@@ -26,6 +26,8 @@ pub enum Standing {
     AdvertisedDown,
     /// The relay advertises that it has no capacity left.
     RelayFull,
+    /// The relay has less capacity left than we send: taken when there is nothing else.
+    RelayShort,
     /// The class of the flows may not use it.
     Forbidden,
 }
@@ -42,13 +44,14 @@ impl Standing {
             Self::NotAdvertised => "relay advertises no link",
             Self::AdvertisedDown => "relay's link is not up",
             Self::RelayFull => "relay has no capacity left",
+            Self::RelayShort => "relay has too little capacity left",
             Self::Forbidden => "closed to the class",
         }
     }
 
     /// True when packets that go this way already may stay on it.
     pub const fn is_usable(self) -> bool {
-        matches!(self, Self::Eligible | Self::StayOnly | Self::RelayFull)
+        matches!(self, Self::Eligible | Self::StayOnly | Self::RelayFull | Self::RelayShort)
     }
 }
 

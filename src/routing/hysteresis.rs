@@ -135,9 +135,11 @@ impl FlapTable {
     }
 
     /// The path in use was left for its loss: as if it had failed, and stay away `stretch` times as
-    /// long.
+    /// long. When several demands leave it one after the other, it failed once.
     pub(super) fn left(&mut self, now: Instant, config: &FlapConfig, path: Path, stretch: f64) {
-        self.failed(now, config, path);
+        if self.barred_until(now, config, path).is_none() {
+            self.failed(now, config, path);
+        }
         if let Some(flap) = self.flaps.iter_mut().find(|flap| flap.path == path) {
             flap.stretch = stretch;
         }
@@ -204,6 +206,17 @@ impl FlapTable {
 mod tests {
     use super::*;
     use crate::id::PeerIndex;
+
+    #[test]
+    fn what_several_demands_leave_failed_once() {
+        let config = FlapConfig::default();
+        let (start, path) = (Instant::from_micros(1_000_000), Path::Via(PeerIndex(1)));
+        let mut flaps = FlapTable::default();
+        flaps.left(start, &config, path, 1.5);
+        flaps.observe(start, &config, path, Liveness::Up);
+        flaps.left(start + Duration::from_millis(10), &config, path, 1.5);
+        assert_eq!(flaps.failures(path), 1);
+    }
 
     #[test]
     fn both_parts_of_the_margin_must_be_met() {

@@ -95,8 +95,9 @@ impl Selection {
     }
 
     /// What takes the place of a path that failed: the detour that is already used, unless another
-    /// one is clearly better; a path that failed itself not long ago only if there is no other; and
-    /// rather a suspect one than none, as far as we know it ourselves.
+    /// one is clearly better; a path that failed itself not long ago only if there is no other;
+    /// rather a relay that has less left than we send than none, for something passes; and rather a
+    /// suspect path than none, as far as we know it ourselves.
     fn replacement(&self, rules: &Rules, candidates: &[Candidate]) -> Option<Path> {
         let unbarred = best(candidates, |c| c.barred_until.is_none());
         let detour = candidates
@@ -110,7 +111,8 @@ impl Selection {
         let known = |c: &&Candidate| c.measured || c.path.relay().is_none();
         let usable = |c: &&Candidate| c.standing.is_usable() && known(c);
         let last = || candidates.iter().filter(usable).min_by(by_rank);
-        unbarred.or_else(|| best(candidates, |_| true)).or_else(last).map(|c| c.path)
+        let any = unbarred.or_else(|| best(candidates, |_| true));
+        any.or_else(|| short(candidates).min_by(by_rank)).or_else(last).map(|c| c.path)
     }
 
     fn switch(&mut self, now: Instant, to: Option<Path>, cause: SwitchCause) {
@@ -137,6 +139,11 @@ fn best(candidates: &[Candidate], allowed: impl Fn(&Candidate) -> bool) -> Optio
     candidates.iter().filter(eligible).min_by(by_rank)
 }
 
+/// Relays that have less left than we send.
+fn short(candidates: &[Candidate]) -> impl Iterator<Item = &Candidate> {
+    candidates.iter().filter(|c| c.standing == Standing::RelayShort)
+}
+
 /// What may only seem dead: a direct path rather than a relay that says that it cannot reach the peer.
 fn last_resort(candidates: &[Candidate]) -> Option<Path> {
     let seeming = |c: &&Candidate| {
@@ -155,7 +162,8 @@ fn by_rank(a: &&Candidate, b: &&Candidate) -> std::cmp::Ordering {
     a.rank.total_cmp(&b.rank)
 }
 
-/// The best other path, one that shares nothing with `path` if there is any.
+/// The best other path, one that shares nothing with `path` if there is any; a relay that has too
+/// little left only if there is no other.
 fn alternate(
     candidates: &[Candidate],
     path: Path,
@@ -176,5 +184,6 @@ fn alternate(
             disjoint = Some(candidate);
         }
     }
-    disjoint.or(any).map(|candidate| candidate.path)
+    let other = || short(candidates).filter(|c| c.path != path).min_by(by_rank);
+    disjoint.or(any).or_else(other).map(|candidate| candidate.path)
 }

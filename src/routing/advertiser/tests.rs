@@ -250,3 +250,15 @@ fn at_fifty_nodes_advertising_stays_within_its_share() {
     let rate = 8.0 * bytes as f64 / seconds as f64;
     assert!(rate < 33_000.0 * 0.2, "{rate} bit/s although every link changes all the time");
 }
+
+#[test]
+fn what_is_left_to_relay_is_told_at_once() {
+    let mut advertiser = advertiser(2);
+    drain(&mut advertiser, at(0));
+    ack_all(&mut advertiser, at(50), 2);
+    assert!(advertiser.poll_timeout().is_none_or(|(due, _)| due > at(2_000)));
+    advertiser.set_spare_relay(at(2_000), 500);
+    assert!(advertiser.poll_timeout().is_some_and(|(due, _)| due <= at(2_000)));
+    let told = drain(&mut advertiser, at(2_000));
+    assert!(told.len() == 2 && told.iter().all(|(_, part, _)| part.spare_relay_kbit == 500));
+}

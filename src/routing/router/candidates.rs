@@ -131,12 +131,11 @@ impl Router {
             (Liveness::Down, Some(Liveness::Down)) => Standing::AdvertisedDown,
             (Liveness::Down, _) => Standing::Down,
             (Liveness::Suspect, _) => Standing::StayOnly,
-            (Liveness::Up, Some(Liveness::Up))
-                if self.database.spare_relay_kbit(via) <= state.need_kbit =>
-            {
-                Standing::RelayFull
-            }
-            (Liveness::Up, Some(Liveness::Up)) => Standing::Eligible,
+            (Liveness::Up, Some(Liveness::Up)) => match self.database.spare_relay_kbit(via) {
+                0 => Standing::RelayFull,
+                spare if spare <= self.peers[index].need_kbit => Standing::RelayShort,
+                _ => Standing::Eligible,
+            },
             (Liveness::Up, _) => Standing::StayOnly,
         };
         (standing, report)
@@ -245,7 +244,8 @@ const fn candidate(
 pub(super) const fn observed(candidate: &Candidate) -> Liveness {
     match candidate.standing {
         Standing::Eligible => Liveness::Up,
-        Standing::StayOnly | Standing::MayNotRelay | Standing::RelayFull | Standing::Forbidden => {
+        Standing::StayOnly
+ | Standing::MayNotRelay | Standing::RelayFull | Standing::RelayShort | Standing::Forbidden => {
             Liveness::Suspect
         }
         Standing::Down
