@@ -245,9 +245,10 @@ pub(super) const fn observed(candidate: &Candidate) -> Liveness {
     match candidate.standing {
         Standing::Eligible => Liveness::Up,
         Standing::StayOnly
- | Standing::MayNotRelay | Standing::RelayFull | Standing::RelayShort | Standing::Forbidden => {
-            Liveness::Suspect
-        }
+        | Standing::MayNotRelay
+        | Standing::RelayFull
+        | Standing::RelayShort
+        | Standing::Forbidden => Liveness::Suspect,
         Standing::Down
         | Standing::RelayUnreachable
         | Standing::NotAdvertised
