@@ -236,9 +236,7 @@ impl Node {
         let public_key = identity.public();
         let id = public_key.node_id();
         let peers = paths::peers(&config, now, &mut rng);
-        let mut ids: Vec<_> =
-            peers.iter().enumerate().map(|(i, peer)| (peer.id, PeerIndex(i as u16))).collect();
-        ids.sort_unstable();
+        let ids = by_id(&peers);
         let tunnels = paths::tunnels(&config, identity, now, rng.fork());
         let pace = AdvertiserConfig::for_budget(config.control_budget_bps, peers.len());
         let router = paths::router(&config, id, &peers, &pace, rng.next_u64());
@@ -347,6 +345,13 @@ impl Node {
     fn touch(&mut self) {
         self.deadline.set(None);
     }
+}
+
+/// The numbers of the peers, in the order of their ids.
+fn by_id(peers: &[peer::Peer]) -> Vec<(NodeId, PeerIndex)> {
+    let mut ids: Vec<_> = (0..).map(PeerIndex).zip(peers).map(|(i, peer)| (peer.id, i)).collect();
+    ids.sort_unstable();
+    ids
 }
 
 fn pcp_server(config: &NodeConfig, now: Instant) -> Option<crate::nat::pcp::PcpServer> {
