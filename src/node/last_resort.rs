@@ -16,8 +16,8 @@ use crate::time::Instant;
 
 /// What may be sent so, to all peers together.
 const RATE_BPS: u64 = 1_000_000;
-/// For so long after the last path was lost.
-const LASTS: Duration = Duration::from_secs(60);
+/// For so long after the last path was lost. Hosts are not told meanwhile.
+const LASTS: Duration = Duration::from_secs(5);
 
 pub(super) const fn bucket(now: Instant) -> Bucket {
     Bucket::new(now, Some(RATE_BPS))

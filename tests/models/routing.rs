@@ -104,7 +104,13 @@ enum What {
     Works,
     Fails,
     FailsInUse,
+    /// It was left for a better one, and loses packets.
+    LeftForLoss,
 }
+
+/// Failures that are remembered, the last one, since when it works again, and how much longer than
+/// usual it is stayed away from.
+type Failures = (u32, Instant, Option<Instant>, f64);
 
 /// What was decided for one peer and metric.
 #[derive(Clone, Copy, Debug, Default)]
@@ -234,21 +240,30 @@ impl Model {
     /// makes the pause after its return four times as long.
     fn is_barred(&self, now: Instant, peer: usize, path: Path) -> bool {
         let flap = config().flap;
-        // Failures that are remembered, the last one, and since when it works again.
-        let mut memory: Option<(u32, Instant, Option<Instant>)> = None;
+        // Who left a relay for its loss stays away for a time of its own.
+        let own = 1.0 + path.relay().map_or(0.0, |relay| self.order[&(peer, relay.usize())]);
+        let barred = |now, (count, last, since, stretch): Failures| {
+            let pause = (flap.base * flap.factor.pow((count - 1).min(6))).min(flap.longest);
+            now - last < flap.forget && since.unwrap_or(now) + pause.mul_f64(stretch) > now
+        };
+        let mut memory: Option<Failures> = None;
         for &(at, what) in self.stories.get(&(peer, path)).into_iter().flatten() {
-            memory = match memory.filter(|(_, last, _)| at - *last < flap.forget) {
-                None => (what == What::FailsInUse).then_some((1, at, None)),
-                Some((count, last, since)) if what == What::Works => {
-                    Some((count, last, since.or(Some(at))))
+            memory = match (what, memory.filter(|(_, last, ..)| at - *last < flap.forget)) {
+                (What::FailsInUse, None) => Some((1, at, None, 1.0)),
+                (What::LeftForLoss, None) => Some((1, at, None, own)),
+                (_, None) => None,
+                (What::Works, Some((count, last, since, stretch))) => {
+                    Some((count, last, since.or(Some(at)), stretch))
                 }
-                Some((count, _, Some(_))) => Some((count + 1, at, None)),
-                Some(down) => Some(down),
+                (What::LeftForLoss, Some(before)) if barred(at, before) => {
+                    Some((before.0, before.1, before.2, own))
+                }
+                (What::LeftForLoss, Some((count, ..))) => Some((count + 1, at, None, own)),
+                (_, Some((count, _, Some(_), stretch))) => Some((count + 1, at, None, stretch)),
+                (_, Some(down)) => Some(down),
             };
         }
-        let Some((count, last, since)) = memory else { return false };
-        let pause = flap.base * flap.factor.pow((count - 1).min(6));
-        now - last < flap.forget && since.unwrap_or(now) + pause.min(flap.longest) > now
+        memory.is_some_and(|memory| barred(now, memory))
     }
 
     fn note(&mut self, now: Instant, peer: usize, path: Path, what: What) {
@@ -281,6 +296,14 @@ impl Model {
                 let usable = |path| ways.iter().any(|way| way.path == path && way.usable);
                 if let Some(path) = before.chosen.filter(|&path| !usable(path)) {
                     self.note(now, peer, path, What::FailsInUse);
+                }
+                let lossy = |path| {
+                    let loss = |way: &Way| way.report.loss.fraction();
+                    ways.iter().any(|way| way.path == path && loss(way) > config().cost.free_loss)
+                };
+                let left = before.chosen.filter(|&path| after.chosen != Some(path));
+                if let Some(path) = left.filter(|&path| path.relay().is_some() && lossy(path)) {
+                    self.note(now, peer, path, What::LeftForLoss);
                 }
             }
         }
@@ -358,7 +381,12 @@ impl Model {
         let cost = |way: &Way| config().cost.cost(metric, &way.report);
         let least = ways.iter().filter(|way| way.eligible).map(cost).fold(f64::INFINITY, f64::min);
         let near = if least.is_finite() { near(margin(metric), least) } else { 0.0 };
-        let order = way.path.relay().map_or(0.0, |relay| self.order[&(peer, relay.usize())]);
+        let order = way.path.relay().map_or(0.0, |relay| {
+            let order = self.order[&(peer, relay.usize())];
+            // A relay without room is the last among equals.
+            let room = self.heard[relay.usize()].is_some_and(|(_, room)| room);
+            if room { order } else { 1.0 - (1.0 - order).powf(1_000.0) }
+        });
         cost(way) + near * order
     }
 }
