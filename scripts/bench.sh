@@ -46,7 +46,7 @@ debian() {
     | grep -v '^ *#' | grep -oE 'https?://[^ ]+/debian/?( |$)' | head -n 1)
   [ -n "$mirror" ] || { echo "the package sources name no mirror of Debian" >&2; return 1; }
   work=$(mktemp -d)
-  mkdir -p "$work/lists/partial" "$work/cache/archives/partial" "$work/root"
+  mkdir -p "$work/lists/partial" "$work/cache/archives/partial" "$work/tree"
   echo "deb [signed-by=$key] ${mirror%% *} $SUITE main" >"$work/sources"
   options=(-qq -o "Dir::Etc::SourceList=$work/sources" -o Dir::Etc::SourceParts=/dev/null
     -o "Dir::State::Lists=$work/lists" -o "Dir::Cache=$work/cache" -o APT::Sandbox::User=root)
@@ -55,7 +55,7 @@ debian() {
     && dpkg-deb -x "$name"_*.deb root) >"$work/log" 2>&1; then
     mkdir -p "$CACHE"
     rm -rf "$CACHE/$name-$version"
-    mv "$work/root" "$CACHE/$name-$version"
+    mv "$work/tree" "$CACHE/$name-$version"
     rm -rf "$work"
     echo "$program"
   else

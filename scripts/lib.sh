@@ -56,19 +56,19 @@ need_tools() {
     || fail "some scenarios need ${TOOL_PACKAGES[*]}, and this is no Debian"
   say "unpacking ${TOOL_PACKAGES[*]} into $TOOLS"
   work=$(mktemp -d)
-  mkdir -p "$work/lists/partial" "$work/cache/archives/partial" "$work/root"
+  mkdir -p "$work/lists/partial" "$work/cache/archives/partial" "$work/tree"
   options+=(-o "Dir::State::Lists=$work/lists" -o "Dir::Cache=$work/cache")
   if ! { timeout 120 apt-get "${options[@]}" update \
     && timeout 300 apt-get "${options[@]}" install --download-only "${TOOL_PACKAGES[@]}" \
-    && for package in "$work"/cache/archives/*.deb; do dpkg-deb -x "$package" "$work/root"; done
+    && for package in "$work"/cache/archives/*.deb; do dpkg-deb -x "$package" "$work/tree"; done
   } >"$work/log" 2>&1; then
     tail -n 3 "$work/log" >&2
     rm -rf "$work"
     fail "could not fetch: ${TOOL_PACKAGES[*]}"
   fi
-  echo "${TOOL_PACKAGES[*]}" >"$work/root/packages"
+  echo "${TOOL_PACKAGES[*]}" >"$work/tree/packages"
   rm -rf "$TOOLS"
   mkdir -p "$(dirname "$TOOLS")"
-  mv "$work/root" "$TOOLS"
+  mv "$work/tree" "$TOOLS"
   rm -rf "$work"
 }
