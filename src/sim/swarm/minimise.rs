@@ -68,6 +68,7 @@ fn candidates(plan: &Plan) -> Vec<Step> {
     simpler(|plan| plan.boxes.fill(None));
     simpler(|plan| plan.stay_cut.clear());
     simpler(|plan| plan.stay_cut.truncate(1));
+    simpler(|plan| plan.large = false);
     simpler(|plan| plan.shared = false);
     simpler(|plan| plan.reroutes_after = None);
     simpler(|plan| plan.exits = false);

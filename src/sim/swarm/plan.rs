@@ -54,6 +54,11 @@ pub enum What {
     Detour(u8, u8, u16),
     /// The way between two sites passes no more than so many bytes of UDP payload.
     Narrow(u8, u8, u16),
+    /// The way between two sites carries so many kbit/s; what would wait longer than so many
+    /// milliseconds vanishes.
+    Queue(u8, u8, u16, u16),
+    /// The same of a link that routes share.
+    QueueLink(u8, u16, u16),
     /// The gateway of a site is killed, and started again.
     Kill(u8),
     /// The gateway of a site does nothing.
@@ -81,6 +86,8 @@ pub struct Plan {
     pub ipv6: bool,
     /// The underlay is one of autonomous systems with shared links, not a mesh.
     pub shared: bool,
+    /// That underlay has thousands of routers, not a hundred.
+    pub large: bool,
     /// Routing of that underlay finds ways round dead links after this time.
     pub reroutes_after: Option<Duration>,
     /// The clock of each site.
@@ -128,12 +135,13 @@ impl Plan {
         let clocks = (0..sites).map(|_| clock(skewed, rng)).collect();
         let count = rng.below(24);
         let calm = rng.chance(0.3);
-        Self {
+        let mut plan = Self {
             seed,
             sites,
             uplinks,
             exits: rng.chance(0.4),
             shared,
+            large: false,
             reroutes_after: (shared && rng.chance(0.5))
                 .then(|| Duration::from_secs(10 + u64::from(rng.below(50)))),
             clocks,
@@ -150,7 +158,12 @@ impl Plan {
             mappings_max: if rng.chance(0.3) { 64 } else { 1_024 },
             bursts: rng.unit() * 0.4,
             tcp: if rng.chance(0.3) { 1 + rng.below(3) as u8 } else { 0 },
-        }
+        };
+        // Drawn last, so that the worlds of pinned seeds stay what they were in all else.
+        plan.large = shared && rng.chance(0.1);
+        let queues = if rng.chance(0.4) { 1 + rng.below(6) } else { 0 };
+        plan.mishaps.extend((0..queues).map(|_| queue(storm, sites, rng)));
+        plan
     }
 
     /// The underlay address of an uplink of a site.
@@ -223,6 +236,19 @@ fn mishap(storm: Duration, sites: u8, uplinks: u8, rng: &mut Rng) -> Mishap {
     Mishap { at, lasts, what }
 }
 
+/// Someone else fills the way, or a link that routes share.
+fn queue(storm: Duration, sites: u8, rng: &mut Rng) -> Mishap {
+    let at = storm.mul_f64(rng.unit());
+    let lasts = Duration::from_secs(1) + Duration::from_secs(40).mul_f64(rng.unit());
+    let (a, b) = two(sites, rng);
+    let (kbit_s, wait_ms) = (8 << rng.below(8), 5 + rng.below(800) as u16);
+    let what = match rng.chance(0.5) {
+        true => What::Queue(a, b, kbit_s, wait_ms),
+        false => What::QueueLink(rng.below(256) as u8, kbit_s, wait_ms),
+    };
+    Mishap { at, lasts, what }
+}
+
 impl fmt::Display for Mishap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (at, lasts) = (self.at.as_secs_f64(), self.lasts.as_secs_f64());
@@ -232,9 +258,13 @@ impl fmt::Display for Mishap {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, sites, uplinks, exits, ipv6, shared, rates, storm, .. } = self;
+        let Self { seed, sites, uplinks, exits, ipv6, shared, large, rates, storm, .. } = self;
         writeln!(f, "seed {seed}: {sites} sites, {uplinks} uplinks, exits {exits}, IPv6 {ipv6}")?;
-        writeln!(f, "shared links {shared}, rerouted after {:?}", self.reroutes_after)?;
+        writeln!(
+            f,
+            "shared links {shared}, many {large}, rerouted after {:?}",
+            self.reroutes_after
+        )?;
         writeln!(f, "{rates:?}, flows {}, attacker {:.2}", self.flows_max, self.attacker)?;
         writeln!(f, "mappings {}, bursts {:.2}, TCP {}", self.mappings_max, self.bursts, self.tcp)?;
         for site in 0..usize::from(*sites) {

@@ -61,8 +61,9 @@ impl<'p> World<'p> {
             .map(|_| LinkModel { delay: delay(&mut rng), ..LinkModel::default() })
             .collect();
         let mut links = Vec::new();
+        let size = if plan.large { &TransitStub::LARGE } else { &TransitStub::SMALL };
         let underlay = plan.shared.then(|| {
-            let mut underlay = Underlay::generate(&TransitStub::SMALL, &mut rng);
+            let mut underlay = Underlay::generate(size, &mut rng);
             for site in 0..plan.sites {
                 for uplink in 0..plan.uplinks {
                     underlay.attach(plan.underlay(site, uplink), &mut rng);
@@ -230,6 +231,8 @@ impl<'p> World<'p> {
             | What::Loss(..)
             | What::Detour(..)
             | What::Narrow(..)
+            | What::Queue(..)
+            | What::QueueLink(..)
             | What::Freeze(_)
             | What::Forget(_)
             | What::Calendar(..) => {}
@@ -262,22 +265,21 @@ impl<'p> World<'p> {
             model.corrupt = rates.corrupt;
         }
         let mut dead_uplinks = Vec::new();
-        let mut dead_links = Vec::new();
-        let mut lossy_links = Vec::new();
+        let mut links = vec![LinkModel::PERFECT; self.links.len()];
         for (mishap, _) in self.plan.mishaps.iter().zip(&self.active).filter(|(_, on)| **on) {
             match mishap.what {
                 What::Uplink(site, uplink) => dead_uplinks.push((site, uplink)),
-                What::Link(link) if !self.links.is_empty() => {
-                    dead_links.push(self.links[usize::from(link) % self.links.len()]);
-                }
-                What::LossyLink(link) if !self.links.is_empty() => {
-                    lossy_links.push(self.links[usize::from(link) % self.links.len()]);
+                What::Link(link) | What::LossyLink(link) | What::QueueLink(link, ..)
+                    if !links.is_empty() =>
+                {
+                    let link = usize::from(link) % links.len();
+                    spoil_link(&mut links[link], mishap.what);
                 }
                 _ => spoil(&mut models, self.plan.sites, mishap.what),
             }
         }
         self.set_pairs(&models, &dead_uplinks);
-        self.set_links(&dead_links, &lossy_links, first);
+        self.set_links(&links, first);
     }
 
     fn set_pairs(&mut self, models: &[LinkModel], dead_uplinks: &[(u8, u8)]) {
@@ -297,19 +299,14 @@ impl<'p> World<'p> {
         }
     }
 
-    fn set_links(&mut self, dead: &[usize], lossy: &[usize], first: bool) {
+    /// Makes the links that routes share what `models` say, but for their delays.
+    fn set_links(&mut self, models: &[LinkModel], first: bool) {
         let Some(underlay) = &self.underlay else { return };
         let network = &mut self.simulator.network;
         let mut changed = false;
-        for &link in &self.links {
-            let up = !dead.contains(&link);
-            changed |= network.shared(link * 2).is_some_and(|model| model.up != up);
-            let burst = lossy.contains(&link).then_some(Burst {
-                good: Duration::from_secs(2),
-                bad: Duration::from_millis(300),
-                loss: 0.7,
-            });
-            underlay.set(network, link, |model| (model.up, model.burst) = (up, burst));
+        for (&link, model) in self.links.iter().zip(models) {
+            changed |= network.shared(link * 2).is_some_and(|now| now.up != model.up);
+            underlay.set(network, link, |now| *now = LinkModel { delay: now.delay, ..*model });
         }
         if let (true, false, Some(after)) = (changed, first, self.plan.reroutes_after) {
             self.reroute_at = Some(self.simulator.now() + after);
@@ -342,6 +339,7 @@ fn spoil(models: &mut [LinkModel], sites: u8, what: What) {
         What::Narrow(a, b, payload) => {
             both(a, b, &|model| model.max_payload = usize::from(payload));
         }
+        What::Queue(a, b, kbit_s, wait_ms) => both(a, b, &|model| fill(model, kbit_s, wait_ms)),
         What::Partition(set, one_way) => {
             for a in 0..sites {
                 for b in (0..sites).filter(|&b| b != a) {
@@ -355,10 +353,29 @@ fn spoil(models: &mut [LinkModel], sites: u8, what: What) {
         What::Uplink(..)
         | What::Link(_)
         | What::LossyLink(_)
+        | What::QueueLink(..)
         | What::Kill(_)
         | What::Freeze(_)
         | What::Forget(_)
         | What::Move(_)
         | What::Calendar(..) => {}
     }
+}
+
+/// What a mishap does to a link that routes share.
+fn spoil_link(model: &mut LinkModel, what: What) {
+    if let What::QueueLink(_, kbit_s, wait_ms) = what {
+        fill(model, kbit_s, wait_ms);
+    } else if let What::LossyLink(_) = what {
+        let (good, bad) = (Duration::from_secs(2), Duration::from_millis(300));
+        model.burst = Some(Burst { good, bad, loss: 0.7 });
+    } else {
+        model.up = false;
+    }
+}
+
+/// So little is left of a link that others fill.
+fn fill(model: &mut LinkModel, kbit_s: u16, wait_ms: u16) {
+    model.rate_bps = Some(u64::from(kbit_s) * 1_000);
+    model.queue = Duration::from_millis(u64::from(wait_ms));
 }
