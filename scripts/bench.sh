@@ -12,8 +12,10 @@
 #                                     writes docs/recovery.md and README's figures
 #   scripts/bench.sh datapath         only what needs no input and output: nanoseconds of each step
 #
-#   --only KIND,.. --without KIND,..  plain, masquerade, direct, relay, bare-relay, exit, exit-routed, naive, stock,
-#                                     stock-tuned, wireguard-go, boringtun, gotatun, nebula, tinc
+#   --only KIND,.. --without KIND,..  plain, masquerade, direct, relay, bare-relay, exit, exit-routed, bare-tunnel,
+#                                     bare-plain, naive, stock, stock-tuned, wireguard-go, boringtun,
+#                                     gotatun, nebula, tinc
+#   --bulk-only --tcp-seconds N       bulk transfers and round trips only; so long
 #   --rounds N --mode wire|super      instead of 5 rounds of each mode
 #   --add                             adds the rounds to those that are in target/bench/ already
 #   --json                            prints all samples as JSON instead of the page
@@ -31,7 +33,7 @@ GOTATUN=0.10.2
 BORINGTUN=0.7.1
 CACHE="${XDG_CACHE_HOME:-$HOME/.cache}/rongate-bench"
 
-usage() { sed -n '2,22s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
+usage() { sed -n '2,24s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
 
 # debian PACKAGE VERSION: unpacks a package of Debian 13 into the cache, without installing it.
 # Prints the path of its program; on failure a sentence on standard error.

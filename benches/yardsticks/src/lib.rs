@@ -1,10 +1,12 @@
-//! What both tunnels among the yardsticks share: options, and datagrams under two fixed AES-256-GCM keys.
+//! What the tunnels among the yardsticks share: options, and datagrams under two fixed AES-256-GCM keys.
 //!
 //! Each program is what one builds in a day: `naive-tunnel` reads a packet, seals it and sends it;
 //! `stock-tunnel` does the same with the offloads of the crates tun-rs and quinn-udp. Neither has a
 //! handshake, a replay window, flows, NAT or more than one peer, so what the gateway costs beyond
 //! `stock-tunnel` is the price of all that. `bare-relay` is the least that a relay in user space can
-//! do. They say how fast the gateway is; they protect nothing.
+//! do, `bare-tunnel` the least that a tunnel can do. They say how fast the gateway is; they protect nothing.
+
+pub mod trains;
 
 use std::net::SocketAddr;
 
@@ -19,7 +21,7 @@ pub const TAG: usize = 16;
 /// What a datagram is longer than its packet.
 pub const OVERHEAD: usize = HEADER + TAG;
 
-/// The command line of both programs.
+/// The command line of the tunnels.
 #[derive(Clone, Debug, clap::Parser)]
 pub struct Options {
     /// The TUN device to make. Addresses, routes and its MTU are the caller's business.

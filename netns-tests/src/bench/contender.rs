@@ -26,6 +26,10 @@ pub enum Kind {
     Exit,
     /// The same with a pool that is routed to the exit and holds more than 100,000 mappings.
     ExitRouted,
+    /// Our yardstick that only cuts, seals, sends, opens and puts together.
+    BareTunnel,
+    /// The same without a cipher.
+    BarePlain,
     /// Our yardstick that knows no offload.
     Naive,
     /// Our yardstick from stock crates, as one first joins them.
@@ -75,6 +79,8 @@ impl Kind {
             Self::BareRelay => "rongate, bare relay",
             Self::Exit => "rongate, NAT",
             Self::ExitRouted => "rongate, NAT, large pool",
+            Self::BareTunnel => "bare tunnel",
+            Self::BarePlain => "bare tunnel, no cipher",
             Self::Naive => "naive tunnel",
             Self::Stock => "stock crates",
             Self::StockTuned => "stock crates, tuned",
@@ -141,6 +147,13 @@ pub struct Measured {
     pub table: bool,
 }
 
+impl Measured {
+    /// Whether there is anything to measure.
+    pub const fn any(self) -> bool {
+        self.bulk || self.small || self.connects || self.table
+    }
+}
+
 /// One line of the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Contender {
@@ -171,6 +184,8 @@ impl Contender {
 /// How long each measurement of a sample takes.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
+    /// Bulk transfers and round trips, and nothing else.
+    pub bulk_only: bool,
     /// Seconds of each TCP transfer.
     pub tcp_seconds: u32,
     /// Seconds of each UDP measurement.
@@ -183,9 +198,18 @@ pub struct Plan {
 
 impl Plan {
     /// For a first look.
-    pub const QUICK: Self = Self { tcp_seconds: 2, udp_seconds: 1.0, pings: 200, connects: 20_000 };
+    pub const QUICK: Self =
+        Self { bulk_only: false, tcp_seconds: 2, udp_seconds: 1.0, pings: 200, connects: 20_000 };
     /// For figures to be shown.
-    pub const FULL: Self = Self { tcp_seconds: 4, udp_seconds: 2.0, pings: 500, connects: 50_000 };
+    pub const FULL: Self =
+        Self { bulk_only: false, tcp_seconds: 4, udp_seconds: 2.0, pings: 500, connects: 50_000 };
+
+    /// What is measured with a contender.
+    pub fn measured(&self, kind: Kind, mode: Mode) -> Measured {
+        let Measured { bulk, small, connects, table } = kind.measured(mode);
+        let all = !self.bulk_only;
+        Measured { bulk, small: small && all, connects: connects && all, table: table && all }
+    }
 
     /// About how many seconds a sample takes, its laboratory included.
     pub fn seconds(&self, measured: Measured) -> f64 {
@@ -215,10 +239,18 @@ mod tests {
     fn whoever_takes_part_is_measured() {
         for kind in Kind::value_variants() {
             for mode in [Mode::Wire, Mode::Super] {
-                let measured = kind.measured(mode);
-                let any = measured.bulk || measured.small || measured.connects || measured.table;
+                let any = kind.measured(mode).any();
                 assert!(any || !kind.takes_part(mode), "{kind:?} {mode:?}");
             }
         }
+    }
+
+    #[test]
+    fn with_bulk_only_nothing_else_is_measured() {
+        let plan = Plan { bulk_only: true, ..Plan::QUICK };
+        let direct = plan.measured(Kind::Direct, Mode::Wire);
+        assert!(direct.bulk && !direct.small && !direct.table);
+        assert!(!plan.measured(Kind::Masquerade, Mode::Wire).any());
+        assert!(Plan::QUICK.measured(Kind::Direct, Mode::Wire).table);
     }
 }

@@ -73,7 +73,12 @@ const fn colour(kind: Kind) -> RGBColor {
     match kind {
         Kind::Plain | Kind::Masquerade => KERNEL,
         Kind::Direct | Kind::Relay | Kind::Exit | Kind::ExitRouted => OWN,
-        Kind::BareRelay | Kind::Naive | Kind::Stock | Kind::StockTuned => YARDSTICK,
+        Kind::BareRelay
+        | Kind::BareTunnel
+        | Kind::BarePlain
+        | Kind::Naive
+        | Kind::Stock
+        | Kind::StockTuned => YARDSTICK,
         Kind::WireguardGo | Kind::Boringtun | Kind::Gotatun | Kind::Nebula | Kind::Tinc => PEER,
     }
 }

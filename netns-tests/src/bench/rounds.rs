@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::bystanders::Bystanders;
-use super::contender::{Contender, Mode, Plan};
+use super::contender::{Contender, Kind, Mode, Plan};
 use super::report::Row;
 use super::sample::Sample;
 use crate::lab::process::{run as run_bounded, tail};
@@ -44,8 +44,9 @@ impl Rounds {
     /// Who takes part in a round of a mode. Another one is the first each time, so that nobody
     /// always follows the same one.
     fn order(&self, round: u32, mode: Mode) -> Vec<&Contender> {
+        let takes_part = |kind: Kind| kind.takes_part(mode) && self.plan.measured(kind, mode).any();
         let mut order: Vec<_> =
-            self.contenders.iter().filter(|contender| contender.kind.takes_part(mode)).collect();
+            self.contenders.iter().filter(|contender| takes_part(contender.kind)).collect();
         let first = round as usize % order.len().max(1);
         order.rotate_left(first);
         order
@@ -53,8 +54,9 @@ impl Rounds {
 
     /// About how long all of it takes.
     pub fn estimate(&self) -> Duration {
-        let seconds =
-            |mode, contender: &&Contender| self.plan.seconds(contender.kind.measured(mode));
+        let seconds = |mode, contender: &&Contender| {
+            self.plan.seconds(self.plan.measured(contender.kind, mode))
+        };
         let of_mode = |&(mode, count): &(Mode, u32)| {
             let order = self.order(0, mode);
             f64::from(count) * order.iter().map(|contender| seconds(mode, contender)).sum::<f64>()
@@ -115,7 +117,7 @@ fn sample(contender: &Contender, mode: Mode, plan: &Plan) -> Result<Sample> {
 /// What the inner process is told.
 #[derive(serde::Serialize)]
 struct Inside<'p> {
-    kind: super::Kind,
+    kind: Kind,
     mode: Mode,
     program: Option<PathBuf>,
     plan: &'p Plan,

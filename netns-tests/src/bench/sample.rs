@@ -96,7 +96,7 @@ pub fn inside(kind: Kind, mode: Mode, program: Option<&Path>, plan: &Plan) -> Re
     let site = Site::build(kind, mode)?;
     let mut running = start(kind, program, &site)?;
     let pids = running.pids()?;
-    let measured = kind.measured(mode);
+    let measured = plan.measured(kind, mode);
     // Probing of the path's MTU and first advertisements are not part of the measurement.
     std::thread::sleep(Duration::from_millis(500));
 

@@ -49,6 +49,12 @@ struct Throughput {
     /// Rounds instead of the usual number.
     #[arg(long)]
     rounds: Option<u32>,
+    /// Only bulk transfers and round trips.
+    #[arg(long)]
+    bulk_only: bool,
+    /// Seconds of each bulk transfer instead of the usual number.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(2..=20))]
+    tcp_seconds: Option<u32>,
     /// Only this mode.
     #[arg(long)]
     mode: Option<Mode>,
@@ -194,11 +200,13 @@ fn throughput(arguments: Throughput) -> Result<ExitCode> {
 fn rounds(arguments: &Throughput) -> Result<Rounds> {
     let contenders = Contender::all(&arguments.peer);
     ensure!(arguments.rounds != Some(0) || arguments.add, "no rounds, and none to show again");
-    let (plan, usual, budget) = if arguments.quick {
+    let (mut plan, usual, budget) = if arguments.quick {
         (Plan::QUICK, [(Mode::Wire, 1), (Mode::Super, 1)], 200)
     } else {
         (Plan::FULL, [(Mode::Wire, 5), (Mode::Super, 5)], 2_400)
     };
+    plan.bulk_only = arguments.bulk_only;
+    plan.tcp_seconds = arguments.tcp_seconds.unwrap_or(plan.tcp_seconds);
     let chosen = usual.into_iter().filter(|(mode, _)| arguments.mode.is_none_or(|m| m == *mode));
     let modes = chosen.map(|(mode, count)| (mode, arguments.rounds.unwrap_or(count))).collect();
     let budget = Duration::from_secs(arguments.budget.unwrap_or(budget));

@@ -102,6 +102,8 @@ pub(crate) fn start(kind: Kind, program: Option<&Path>, site: &Site) -> Result<R
             let log = PathBuf::from(enter::DIRECTORY).join("bare-relay.log");
             Process::spawn("bare-relay", &mut command, &log)
         })?,
+        Kind::BareTunnel => yardstick::start("bare-tunnel", &[], site)?,
+        Kind::BarePlain => yardstick::start("bare-tunnel", &["--plain"], site)?,
         Kind::Naive => yardstick::start("naive-tunnel", &[], site)?,
         Kind::Stock => yardstick::start("stock-tunnel", &[], site)?,
         Kind::StockTuned => yardstick::start("stock-tunnel", &["--tuned"], site)?,
