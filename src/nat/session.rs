@@ -85,11 +85,17 @@ impl Table {
             session.active = now;
             return Ok(());
         }
-        self.open(now, id, remote, State::Permit(seconds), self.limits.max_sessions_per_host)
+        self.open(now, id, remote, State::Permit(seconds))
     }
 
-    /// Whether hosts of the realm may have so many more sessions.
-    pub(super) fn check_room(&self, realm: Realm, more: u32) -> Result<(), DropReason> {
+    /// Whether a host of the realm, of the mapping if it has one, may have so many more sessions for
+    /// a packet that it sent.
+    pub(super) fn check_room(
+        &self,
+        realm: Realm,
+        known: Option<MappingId>,
+        more: u32,
+    ) -> Result<(), DropReason> {
         if more == 0 {
             return Ok(());
         }
@@ -97,30 +103,43 @@ impl Table {
             return Err(DropReason::NatTableFull);
         }
         let share = self.limits.share_of_realm(self.limits.max_sessions.into());
-        if u64::from(self.realms.sessions_of(realm)) + u64::from(more) <= share {
-            Ok(())
-        } else {
-            Err(DropReason::NatSiteLimit)
+        if u64::from(self.realms.sessions_of(realm)) + u64::from(more) > share {
+            return Err(DropReason::NatSiteLimit);
         }
+        let most = self.limits.max_sessions_per_host;
+        self.check_share(known, most.saturating_sub(more - 1))
     }
 
-    /// Makes a session, unless its host has `most` already, or its site a full share.
+    /// The same for one session that somebody outside begins: half of a host's share is left for what
+    /// the host itself begins.
+    pub(super) fn check_room_for_stranger(&self, id: MappingId) -> Result<(), DropReason> {
+        let realm = self.get(id).ok_or(DropReason::NatTableFull)?.inside.realm;
+        self.check_room(realm, None, 1)?;
+        self.check_share(Some(id), self.limits.max_sessions_per_host / 2)
+    }
+
+    /// Whether the mapping's host has fewer sessions than `below`. The first ones of a mapping are
+    /// within its share in any case: the mapping itself was.
+    fn check_share(&self, mapping: Option<MappingId>, below: u32) -> Result<(), DropReason> {
+        let mapping = mapping.and_then(|id| self.get(id)).filter(|of| of.session_count > 0);
+        let host = mapping.and_then(|mapping| self.hosts.get(mapping.host));
+        if host.is_some_and(|host| host.sessions >= below) {
+            return Err(DropReason::NatHostLimit);
+        }
+        Ok(())
+    }
+
+    /// Makes a session; there is room, as [`Self::check_room`] says.
     pub(super) fn open(
         &mut self,
         now: Instant,
         id: MappingId,
         remote: End,
         state: State,
-        most: u32,
     ) -> Result<(), DropReason> {
-        let realm = self.mappings.get(id.0).ok_or(DropReason::NatTableFull)?.inside.realm;
-        self.check_room(realm, 1)?;
         let mapping = self.mappings.get_mut(id.0).ok_or(DropReason::NatTableFull)?;
+        let realm = mapping.inside.realm;
         let host = self.hosts.get_mut(mapping.host).ok_or(DropReason::NatTableFull)?;
-        // A mapping that was made for this very packet is within the share in any case.
-        if host.sessions >= most && mapping.session_count > 0 {
-            return Err(DropReason::NatHostLimit);
-        }
         let confirmed = state == State::Tcp(TcpState::OutInit);
         let session = Session {
             mapping: id.0,

@@ -107,11 +107,11 @@ impl Table {
         let transport = inside.transport;
         let remote = transport.remote(remote);
         let known = self.for_inside(&inside, remote);
+        // What is missing is asked for first, so that nothing is made that nothing passes by: no
+        // mapping without its sessions, no connection whose remote end may not answer.
+        let permits = self.permits_needed(known, transport, remote);
         if transport != Transport::Tcp {
-            if known.is_none() {
-                // Checked first, so that no mapping is made that nothing passes by.
-                self.check_room(inside.realm, self.permits_needed(known, transport, remote))?;
-            }
+            self.check_room(inside.realm, known, permits)?;
             let id = known.map_or_else(|| self.create(now, inside, remote), Ok)?;
             let idle = self.idle_time(transport, remote.port);
             self.keep(now, id, idle);
@@ -120,21 +120,22 @@ impl Table {
         }
         let session = known.and_then(|id| self.connection(id, remote));
         let id = if let (Some(id), Some(session)) = (known, session) {
+            self.check_room(inside.realm, known, permits)?;
             self.advance(now, session, Side::Inside, flags);
             id
         } else {
             match (TcpState::first(Side::Inside, flags), known) {
                 (Some(state), _) => {
-                    // The same here; nor a session whose remote end may not answer.
-                    let permits = self.permits_needed(known, transport, remote);
-                    self.check_room(inside.realm, 1 + permits)?;
+                    self.check_room(inside.realm, known, 1 + permits)?;
                     let id = known.map_or_else(|| self.create(now, inside, remote), Ok)?;
-                    let most = self.limits.max_sessions_per_host;
-                    self.open(now, id, remote, State::Tcp(state), most)?;
+                    self.open(now, id, remote, State::Tcp(state))?;
                     id
                 }
                 // RFC 6146 section 3.5.2.2: with a mapping it passes, but makes no session.
-                (None, Some(id)) => id,
+                (None, Some(id)) => {
+                    self.check_room(inside.realm, known, permits)?;
+                    id
+                }
                 (None, None) => return Err(DropReason::NatNoSession),
             }
         };
@@ -198,9 +199,8 @@ impl Table {
                 if let Some(session) = self.connection(id, remote) {
                     self.advance(now, session, Side::Outside, flags);
                 } else if let Some(state) = TcpState::first(Side::Outside, flags) {
-                    // What strangers begin leaves room for what the host itself begins.
-                    let most = self.limits.max_sessions_per_host / 2;
-                    self.open(now, id, remote, State::Tcp(state), most)?;
+                    self.check_room_for_stranger(id)?;
+                    self.open(now, id, remote, State::Tcp(state))?;
                 }
             }
         }

@@ -60,6 +60,24 @@ fn an_address_and_port_filter_lets_in_whoever_was_sent_to() {
 }
 
 #[test]
+fn a_host_at_its_share_of_sessions_leaves_no_half_of_what_it_was_refused() {
+    let mut config = with(Dependence::EndpointIndependent, Dependence::Address);
+    // A connection with the permit for its remote address takes two.
+    config.limits.max_sessions_per_host = 3;
+    let mut lab = Lab::new(&config);
+    let mapped = lab.out(SITE, HOST, SERVER, tcp(SYN)).unwrap();
+    for _ in 0..3 {
+        assert_eq!(lab.out(SITE, HOST, ELSEWHERE, tcp(SYN)), Err(DropReason::NatHostLimit));
+        assert_eq!(lab.nat.counts().sessions, 2);
+    }
+    assert_eq!(lab.back(ELSEWHERE, mapped, tcp(SYN)), Err(DropReason::NatFiltered));
+    // One place is left, and enough for another connection with the same address.
+    assert_eq!(lab.out(SITE, HOST, SAME_ADDRESS, tcp(SYN)), Ok(mapped));
+    assert_eq!(lab.nat.counts().sessions, 3);
+    lab.nat.check();
+}
+
+#[test]
 fn a_filter_forgets_whom_the_host_has_not_sent_to_for_long() {
     let mut lab = filtered(Dependence::AddressAndPort);
     let mapped = lab.out(SITE, HOST, SERVER, Upper::Udp).unwrap();
