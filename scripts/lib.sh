@@ -45,7 +45,7 @@ need_lab() {
 # installed: some are services that would start.
 TOOLS="${XDG_CACHE_HOME:-$HOME/.cache}/rongate-lab/tools"
 TOOL_PACKAGES=(aria2 babeld bird2 coturn dropbear-bin mtr-tiny nginx-light ngtcp2-client ngtcp2-server
-  python3-aioice python3-libtorrent natpmpc python3-pyftpdlib sip-tester wireguard-go)
+  python3-aioice python3-libtorrent natpmpc python3-pyftpdlib rsyslog sip-tester wireguard-go)
 
 need_tools() {
   local work options=(-qq -y --no-install-recommends -o Debug::NoLocking=1 -o APT::Sandbox::User=root)

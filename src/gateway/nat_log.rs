@@ -342,4 +342,21 @@ mod tests {
         let text = std::str::from_utf8(&buffer[..length]).unwrap();
         assert!(text.starts_with("<134>rongate: {\"time\"") && text.contains(":40001"), "{text}");
     }
+
+    #[test]
+    fn a_collector_gets_messages_of_rfc_5424() {
+        let collector = UdpSocket::bind("127.0.0.1:0").unwrap();
+        collector.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+        let syslog = Some(SyslogService::Udp(collector.local_addr().unwrap()));
+        let (config, _) = crate::gateway::kernel::test_site(&[
+            "uplinks: [{ name: isp1, interface: wan0, listen: \"192.0.2.1:4710\" }]\n",
+        ]);
+        let mut writer = Writer::open(&config, &NatLogSection { file: None, syslog }).unwrap();
+        writer.write(&batch(0, 40_002)).unwrap();
+        let mut buffer = [0; 2_048];
+        let length = collector.recv(&mut buffer).unwrap();
+        let text = std::str::from_utf8(&buffer[..length]).unwrap();
+        let head = "<134>1 1970-01-01T00:00:00.000Z mit rongate - nat - {\"time\"";
+        assert!(text.starts_with(head) && text.contains(":40002"), "{text}");
+    }
 }

@@ -12,6 +12,7 @@ mod nat_behaviour;
 mod nat_exit;
 mod nat_floods;
 mod nat_ipv6;
+mod nat_log;
 mod nat_ports;
 mod nat_programs;
 mod policy;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         nat_exit::SCENARIOS,
         nat_floods::SCENARIOS,
         nat_ipv6::SCENARIOS,
+        nat_log::SCENARIOS,
         nat_ports::SCENARIOS,
         nat_programs::SCENARIOS,
         mtu::SCENARIOS,
