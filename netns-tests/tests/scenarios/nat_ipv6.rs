@@ -111,11 +111,14 @@ fn with_ports() -> Result<()> {
     let utah = "{egress: {enabled: true, for: [mit], pool: ['2001:db8:2:120::/120']}}";
     let lab = start(topology(utah))?;
     everything(&lab, "2001:db8:2:120:")?;
-    forged(&lab.host("mit", 1)?, &lab.server()?)
+    forged(&lab)
 }
 
-/// Nobody outside passes for a host of the exit's own site.
-fn forged(host: &Host, server: &Host) -> Result<()> {
+/// Nobody outside passes for a host of the exit's own site: the router's kernel drops what claims to
+/// be one, and counts it.
+fn forged(lab: &Lab) -> Result<()> {
+    let (host, server, router) = (lab.host("mit", 1)?, lab.server()?, lab.router("utah")?);
+    ensure!(dropped_as_forged(&router)? == 0, "nothing forged was sent yet");
     let open = host.netns().within(|| {
         let socket = UdpSocket::bind("[::]:0")?;
         socket.set_read_timeout(Some(4 * SECOND))?;
@@ -133,7 +136,21 @@ fn forged(host: &Host, server: &Host) -> Result<()> {
     }
     let length = open.recv(&mut text)?;
     ensure!(text[..length] == *b"genuine", "what was forged came in");
+    let dropped = dropped_as_forged(&router)?;
+    ensure!(dropped == 1, "{dropped} packets were dropped as forged");
     Ok(())
+}
+
+/// What the rule against sources of the exit's own hosts has counted.
+fn dropped_as_forged(router: &Host) -> Result<u64> {
+    let list = ["list", "chain", "inet", "rongate_ron0", "exit_untracked6"];
+    let chain = router.run("nft", &list, 5 * SECOND)?.success()?.stdout;
+    let rule = chain.lines().find(|line| line.contains("counter packets"));
+    let rule = rule.with_context(|| chain.clone())?;
+    ensure!(rule.contains("iifname") && rule.contains("fd00:2::/64"), "another rule: {rule}");
+    ensure!(rule.trim_end().ends_with("drop"), "another rule: {rule}");
+    let count = rule.split("packets ").nth(1).and_then(|rest| rest.split(' ').next());
+    Ok(count.with_context(|| rule.to_owned())?.parse()?)
 }
 
 fn everything(lab: &Lab, outside: &str) -> Result<()> {
