@@ -38,7 +38,7 @@ use crate::node::Node;
 use crate::packet::Offload;
 use crate::telemetry::DropReason;
 use crate::time::Instant;
-use hosts::Frame;
+use hosts::Frames;
 use ready::Ready;
 use rounds::Rounds;
 use sends::send;
@@ -97,7 +97,7 @@ pub(super) struct EventLoop {
     receiver: Receiver,
     rx: RxBatch,
     out: Output,
-    frame: Frame,
+    frames: Frames,
     rounds: Rounds,
     /// Bytes of frames whose datagrams are in the send batch.
     unsent: usize,
@@ -121,7 +121,7 @@ impl EventLoop {
             receiver: Receiver::new(RX_SLOTS, Stamps::new(parts.clock)),
             rx: RxBatch::new(RX_SLOTS),
             out: Output::new(TX_GROUPS),
-            frame: Frame::new(),
+            frames: Frames::new(),
             rounds: Rounds::new(parts.tun.queues().len()),
             unsent: 0,
             ready: Ready::default(),

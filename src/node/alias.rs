@@ -36,6 +36,16 @@ impl Aliases {
         }
     }
 
+    /// The headers with the real address as the destination.
+    pub(super) fn seen_outside(&self, mut headers: Headers) -> Headers {
+        if let IpAddr::V4(destination) = headers.destination
+            && let Some(outside) = self.outside(destination)
+        {
+            headers.destination = outside.into();
+        }
+        headers
+    }
+
     /// A frame from the kernel gets the real address as its destination.
     pub(super) fn take_off(
         &self,

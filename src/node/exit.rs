@@ -91,6 +91,21 @@ impl Node {
         }
     }
 
+    /// True when it saves time to be told of small frames before they are handled
+    /// ([`Self::look_ahead_at`]).
+    pub fn looks_ahead(&self) -> bool {
+        self.exit.as_ref().is_some_and(|exit| exit.nat.is_large())
+    }
+
+    /// Brings what the NAT needs for these frames from the TUN, of at most [`Nat::AHEAD_MAX`], into the
+    /// processor's caches. Changes nothing.
+    pub fn look_ahead_at<'f>(&self, frames: impl Iterator<Item = &'f [u8]>) {
+        if let Some(exit) = &self.exit {
+            let parsed = frames.filter_map(|frame| Headers::parse(frame).ok());
+            exit.nat.look_ahead_inbound(parsed.map(|headers| exit.aliases.seen_outside(headers)));
+        }
+    }
+
     /// Gives a packet for the Internet its outside source. One for an outside address of our own
     /// NAT turns round: it goes to the inside host that has it.
     pub(super) fn translate_outbound(

@@ -483,6 +483,28 @@ fn looking_ahead_finds_what_packets_from_inside_go_by() {
 }
 
 #[test]
+fn looking_ahead_finds_what_packets_from_outside_go_by() {
+    let mut lab = Lab::new(&config());
+    let mut answers = Vec::new();
+    for n in 0..40 {
+        let (upper, answer) = match n % 2 {
+            0 => (Upper::Udp, Upper::Udp),
+            _ => (tcp(SYN), tcp(SYN | ACK)),
+        };
+        let mapped = lab.out(SITE, &format!("10.2.0.1:{}", 5_000 + n), SERVER, upper).unwrap();
+        let nobody = SocketAddrV4::new(*mapped.ip(), 999);
+        answers.extend([mapped, nobody].map(|to| packet(end(SERVER), to, answer.clone())));
+    }
+    let headers: Vec<_> = answers.iter().map(|packet| Headers::parse(packet).unwrap()).collect();
+    // Every second one, of as many as are looked at.
+    assert_eq!(lab.nat.look_ahead_inbound(headers[..20].iter().copied()), 10);
+    assert_eq!(lab.nat.look_ahead_inbound(headers.iter().copied()), Nat::AHEAD_MAX / 2);
+    let back = packet(end(SERVER), end("203.0.113.9:40000"), Upper::Udp);
+    let elsewhere = Headers::parse(&back).unwrap();
+    assert_eq!(lab.nat.look_ahead_inbound([elsewhere].into_iter()), 0);
+}
+
+#[test]
 fn a_renumbered_address_keeps_its_mappings_with_their_ports() {
     let mut lab =
         Lab::new(&NatConfig { pool: vec!["198.51.100.4/32".parse().unwrap()], ..config() });
