@@ -7,7 +7,7 @@
 //! ```
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use anyhow::{Context, Result, ensure};
 use netns_tests::lab::{Capture, Host, Lab, Scenario, Site, Topology, wait_until};
@@ -19,6 +19,8 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::new("nat_exit::renumbered", renumbered),
     Scenario::new("nat_exit::router_undisturbed", router_undisturbed),
     Scenario::new("nat_exit::icmp_and_fragments", icmp_and_fragments),
+    Scenario::new("nat_exit::many_mappings", many_mappings),
+    Scenario::new("nat_exit::protocols_without_ports", protocols_without_ports),
 ];
 
 const SERVER: &str = "203.0.113.80";
@@ -147,9 +149,9 @@ fn icmp_and_fragments() -> Result<()> {
         "who\n",
         4 * SECOND,
     )?;
-    let outside: std::net::SocketAddr = who.stdout.trim().parse().context(who.stdout.clone())?;
+    let outside: SocketAddr = who.stdout.trim().parse().context(who.stdout.clone())?;
     server.netns().within(|| {
-        let socket = std::net::UdpSocket::bind((SERVER, 9100))?;
+        let socket = UdpSocket::bind((SERVER, 9100))?;
         socket.connect(outside)?;
         socket.set_read_timeout(Some(4 * SECOND))?;
         socket.send(b"anybody there?")?;
@@ -166,7 +168,7 @@ fn icmp_and_fragments() -> Result<()> {
     // told so, in addresses that it knows, and its next one comes in pieces.
     for size in [9_000_u32, 1_380] {
         let same = host.netns().within(|| {
-            let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
+            let socket = UdpSocket::bind("0.0.0.0:0")?;
             socket.set_read_timeout(Some(500 * MS))?;
             socket.connect((SERVER, 7))?;
             let large: Vec<u8> = (0..size).map(|n| n as u8).collect();
@@ -185,3 +187,106 @@ fn icmp_and_fragments() -> Result<()> {
     }
     wait_ping(&lab, "mit", "utah")
 }
+
+/// With so many mappings that the exit looks at several frames from outside before it handles the
+/// first, all of them still arrive, in their order.
+fn many_mappings() -> Result<()> {
+    let mut lab = start(crate::nat_programs::topology())?;
+    let (host, server) = (lab.host("mit", 1)?, lab.server()?);
+    wait_until("more than 10,000 mappings", 10 * SECOND, || {
+        for number in [1, 2] {
+            make_mappings(&lab.host("mit", number)?, 10_000..16_000)?;
+        }
+        let mappings = lab.gateway("utah")?.status()?.number("/nat/mappings")?;
+        ensure!(mappings > 10_000.0, "{mappings}");
+        Ok(())
+    })?;
+    host.verified_download(SERVER.parse()?, 3_000_000, 20 * SECOND)?;
+    wait_until("a burst of small packets in order", 6 * SECOND, || burst(&host, &server))?;
+    host.expect_ping(SERVER.parse::<IpAddr>()?)?;
+    Ok(())
+}
+
+/// Sends a datagram from each port, to nobody.
+fn make_mappings(host: &Host, ports: std::ops::Range<u16>) -> Result<()> {
+    host.netns().within(|| {
+        for port in ports {
+            UdpSocket::bind(("0.0.0.0", port))?.send_to(b"nobody?", (SERVER, 9))?;
+            if port % 50 == 0 {
+                std::thread::sleep(MS);
+            }
+        }
+        Ok(())
+    })
+}
+
+/// The server sends to a mapping of the host, as fast as it can.
+fn burst(host: &Host, server: &Host) -> Result<()> {
+    let socket = host.netns().within(|| {
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        socket.set_read_timeout(Some(SECOND))?;
+        Ok(socket)
+    })?;
+    socket.send_to(b"who", (SERVER, 9007))?;
+    let mut text = [0; 100];
+    let length = socket.recv(&mut text)?;
+    let outside: SocketAddr = str::from_utf8(&text[..length])?.trim().parse()?;
+    server.netns().within(|| {
+        let sender = UdpSocket::bind((SERVER, 9100))?;
+        for number in 0..100_u8 {
+            sender.send_to(&[number; 100], outside)?;
+        }
+        Ok(())
+    })?;
+    for number in 0..100_u8 {
+        let length = socket.recv(&mut text)?;
+        ensure!(text[..length] == [number; 100], "{:?} instead of {number}", &text[..length]);
+    }
+    Ok(())
+}
+
+/// GRE, ESP, SCTP and a protocol that nobody has given a name, by sockets that see whole packets.
+fn protocols_without_ports() -> Result<()> {
+    let lab = start(crate::nat_programs::topology())?;
+    let (host, server) = (lab.host("mit", 1)?, lab.server()?);
+    let [asks, answers] = [("asks.py", ASKS), ("answers.py", ANSWERS)].map(|(name, text)| {
+        let script = host.file(name);
+        std::fs::write(&script, text).map(|()| script.display().to_string())
+    });
+    let _server = server.start_python("answers", &[&answers?, SERVER])?;
+    let mut client = host.start_python("asks", &[&asks?, SERVER])?;
+    let end = client.wait(10 * SECOND)?;
+    let told = client.log_text();
+    ensure!(end.success(), "{told}");
+    for protocol in [47, 50, 132, 200] {
+        let wanted = format!("{protocol}: hello from {}", WAN[0]);
+        ensure!(told.lines().any(|line| line == wanted), "{told}");
+    }
+    Ok(())
+}
+
+/// Tells each sender what it said, and from which address.
+const ANSWERS: &str = r#"
+import select, socket, sys
+raw = [socket.socket(socket.AF_INET, socket.SOCK_RAW, kind) for kind in (47, 50, 132, 200)]
+for each in raw:
+    each.bind((sys.argv[1], 0))
+while True:
+    for each in select.select(raw, [], [])[0]:
+        packet, (address, _) = each.recvfrom(2048)
+        each.sendto(packet[20:] + b" from " + address.encode(), (address, 0))
+"#;
+
+/// Asks by each protocol, again if there is no answer, until all have answered.
+const ASKS: &str = r#"
+import select, socket, sys
+left = {kind: socket.socket(socket.AF_INET, socket.SOCK_RAW, kind) for kind in (47, 50, 132, 200)}
+while left:
+    for each in left.values():
+        each.sendto(b"hello", (sys.argv[1], 0))
+    for each in select.select(left.values(), [], [], 1)[0]:
+        packet = each.recv(2048)
+        kind = packet[9]
+        print("%d: %s" % (kind, packet[20:].decode()), flush=True)
+        left.pop(kind, None)
+"#;

@@ -10,7 +10,7 @@
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
-use netns_tests::lab::process::run;
+use netns_tests::lab::process::{run, run_with_input};
 use netns_tests::lab::tools::{find_tool, with_libraries};
 use netns_tests::lab::{Host, Scenario, Site, Topology, wait_until};
 
@@ -55,8 +55,25 @@ fn open_from_outside() -> Result<()> {
     let port = lease(&far, Some("10.77.0.2"), ["41000", "41000"])?;
     ensure!(port == 41_000, "{port}");
     ftp(&far, &server, &["--ftp-port", &format!("{OUTSIDE}:{port}")])?;
-    pcp(&near, &server)
+    pcp(&near, &server)?;
+    // Programs that ask nobody but their own router find the exit where the router passes it on.
+    let router = lab.router("mit")?;
+    let mut nft = router.command("nft");
+    run_with_input(nft.args(["-f", "-"]), PASSED_ON, 5 * SECOND)?.success()?;
+    let port = lease(&far, None, ["42000", "80"])?;
+    reached(&server, port)?;
+    pcp(&far, &server)
 }
+
+/// As the README has it.
+const PASSED_ON: &str = r#"
+table ip portmap {
+  chain ask {
+    type nat hook prerouting priority dstnat
+    iifname "lan0" udp dport 5351 dnat to 10.77.0.2
+  }
+}
+"#;
 
 /// A program that looks for a router with PCP by itself, and can be reached then.
 fn pcp(host: &Host, server: &Host) -> Result<()> {
