@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# How fast dead and bad paths are left, in virtual time with many seeds: the rows of tests/recovery.rs.
+# How fast dead and bad paths are left, in virtual time with many seeds: the rows of tests/recovery.
 # Every sample is kept in target/recovery-virtual.tsv as soon as it is taken.
 #
 #   scripts/recovery-virtual.sh              1,000 seeds for each row; about an hour and a half of a processor

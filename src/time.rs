@@ -29,6 +29,11 @@ impl Instant {
     pub const fn saturating_since(self, earlier: Self) -> Duration {
         Duration::from_micros(self.0.saturating_sub(earlier.0))
     }
+
+    /// The instant `span` earlier, or the beginning of time.
+    pub const fn before(self, span: Duration) -> Self {
+        Self(self.0.saturating_sub(span.as_micros() as u64))
+    }
 }
 
 impl Add<Duration> for Instant {

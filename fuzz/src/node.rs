@@ -290,7 +290,7 @@ fn control(bytes: &mut Bytes<'_>) -> Vec<u8> {
             2 => {
                 let report = Report {
                     path: PathId(bytes.u16()),
-                    jitter: bytes.u16(),
+                    age: bytes.u16(),
                     expected: bytes.u32(),
                     received: bytes.u32(),
                 };

@@ -70,6 +70,12 @@ impl Arrivals {
         &mut self.entries[self.hint]
     }
 
+    /// How long ago data last came in on `path`.
+    pub fn age(&self, now: Instant, path: PathId) -> Duration {
+        let entry = self.entries.iter().find(|entry| entry.path == path);
+        entry.map_or(Duration::MAX, |entry| now - entry.used_at)
+    }
+
     /// When data last came in, of the paths that are remembered.
     pub fn used_at(&self) -> Option<Instant> {
         self.entries.iter().map(|entry| entry.used_at).max()
@@ -128,6 +134,7 @@ mod tests {
         assert_eq!(arrivals.riding(at(0)), Some(PATH));
         assert_eq!(arrivals.alone(at(11)), None);
         assert_eq!(arrivals.alone(at(12)), Some(PATH));
+        assert_eq!(arrivals.age(at(12), PATH), Duration::from_millis(12));
         arrivals.on_reported(at(12), PATH);
         assert_eq!(arrivals.riding(at(12)), None, "there is nothing new");
         arrivals.on_data(at(13), PATH, 100);

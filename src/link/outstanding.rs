@@ -67,7 +67,7 @@ impl Outstanding {
 
     /// A report says that more has arrived. Returns until when what was sent is covered.
     pub fn on_growth(&mut self, now: Instant, rtt: Duration) -> Instant {
-        let covered = before(now, rtt);
+        let covered = now.before(rtt);
         if let Some(oldest) = self.oldest()
             && oldest <= covered
         {
@@ -113,11 +113,6 @@ impl Outstanding {
         let at = (self.first + index) % Self::MARKS;
         self.marks.as_ref().map_or(Instant::ZERO, |marks| marks[at])
     }
-}
-
-/// The instant `span` before `now`, or the beginning of time.
-fn before(now: Instant, span: Duration) -> Instant {
-    Instant::from_micros(now.as_micros().saturating_sub(span.as_micros() as u64))
 }
 
 #[cfg(test)]

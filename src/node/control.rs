@@ -37,7 +37,7 @@ impl Node {
         for message in ControlIter::new(body) {
             match message? {
                 Control::Padding(_) => {}
-                Control::Report(report) => self.on_report(now, peer, &report),
+                Control::Report(report) => self.on_report(now, peer, ours, &report),
                 Control::Probe(probe) => {
                     let reply = self.probe_reply(now, peer, path, ours, arrival, probe);
                     self.answer_probe(now, peer, ours, arrival, path, reply, &mut answers, out);

@@ -243,13 +243,13 @@ impl Node {
         let opened = self.tunnels.open(now, datagram)?;
         let peer = opened.peer;
         let tally = Tally { packets: 1, bytes: range.len() as u64 };
-        self.heard(now, peer, opened.path, arrival, tally);
+        let ours = self.heard(now, peer, opened.path, arrival, tally);
         let plaintext = range.start + opened.plaintext.start..range.start + opened.plaintext.end;
         let payload =
             Payload::parse(opened.flags, &rx.slots[arrival.slot].buffer[plaintext.clone()])?;
         let body = plaintext.start + payload.body.start..plaintext.start + payload.body.end;
         if let Some(report) = payload.report {
-            self.on_report(now, peer, &report);
+            self.on_report(now, peer, ours, &report);
         }
         if opened.flags.has(Flags::CONTROL) {
             let bytes = &rx.slots[arrival.slot].buffer[body];
@@ -279,6 +279,7 @@ impl Node {
     }
 
     /// Authentic datagrams of `peer` came: their path lives, and its address may have moved.
+    /// Returns our name for it.
     pub(super) fn heard(
         &mut self,
         now: Instant,
@@ -286,15 +287,16 @@ impl Node {
         path: PathId,
         arrival: &Arrival,
         tally: Tally,
-    ) {
-        let Some(path) = self.arrival_path(now, peer, path, arrival) else { return };
+    ) -> Option<Path> {
+        let path = self.arrival_path(now, peer, path, arrival)?;
         let entry = &mut self.peers[peer.usize()];
         entry.rx.add(tally.packets, tally.bytes);
-        let Some(state) = entry.state_mut(path) else { return };
+        let Some(state) = entry.state_mut(path) else { return Some(path) };
         state.prober.on_receive(now);
         if matches!(path, Path::Direct(_)) {
             state.endpoint.on_authentic(now, arrival.source, tally.bytes as usize, &mut self.rng);
         }
+        Some(path)
     }
 
     /// Our name for the path that an authentic datagram came by. A direct link that was not known

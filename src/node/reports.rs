@@ -1,23 +1,27 @@
 //! What arrives of our traffic, as its receivers report it; and our reports to those who send.
 
+use std::time::Duration;
+
 use super::Node;
 use super::copies::COPIES_PER_SUSPICION;
 use super::peer::PathState;
 use crate::batch::Output;
 use crate::id::PeerIndex;
 use crate::metric::Liveness;
-use crate::path::PathId;
+use crate::path::{Path, PathId};
 use crate::time::Instant;
 use crate::wire::{Control, ControlWriter, Report};
 
 /// A turn that comes this much after a report was due: what is due may be in our own queues still.
-const LATE: std::time::Duration = std::time::Duration::from_millis(20);
+const LATE: Duration = Duration::from_millis(20);
+/// Of the age in reports.
+const AGE_UNIT: Duration = Duration::from_micros(100);
 
 impl Node {
     /// The report that may ride on data to a peer now. It is owed until [`Self::note_reported`].
     pub(super) fn riding_report(&self, now: Instant, peer: PeerIndex) -> Option<Report> {
         let path = self.peers[peer.usize()].arrivals.riding(now)?;
-        Some(self.make_report(peer, path))
+        Some(self.make_report(now, peer, path))
     }
 
     /// A report leaves.
@@ -25,16 +29,19 @@ impl Node {
         self.peers[peer.usize()].arrivals.on_reported(now, report.path);
     }
 
-    fn make_report(&self, peer: PeerIndex, path: PathId) -> Report {
+    fn make_report(&self, now: Instant, peer: PeerIndex, path: PathId) -> Report {
         let stats = self.tunnels.receive_stats(peer, path);
+        let age =
+            self.peers[peer.usize()].arrivals.age(now, path).as_micros() / AGE_UNIT.as_micros();
+        let age = u16::try_from(age).unwrap_or(u16::MAX);
         let (expected, received) = (stats.expected as u32, stats.received as u32);
-        Report { path, jitter: 0, expected, received }
+        Report { path, age, expected, received }
     }
 
     /// Sends the reports that found nothing to ride on.
     pub(super) fn report_alone(&mut self, now: Instant, peer: PeerIndex, out: &mut Output) {
         while let Some(path) = self.peers[peer.usize()].arrivals.alone(now) {
-            let report = self.make_report(peer, path);
+            let report = self.make_report(now, peer, path);
             self.note_reported(now, peer, &report);
             let report = Control::Report(report);
             let mut body = [0; 16];
@@ -46,9 +53,17 @@ impl Node {
         }
     }
 
-    /// A peer says what arrived of our traffic on one of our paths to it.
-    pub(super) fn on_report(&mut self, now: Instant, peer: PeerIndex, report: &Report) {
+    /// A peer says what arrived of our traffic on one of our paths to it. The report came `by` a path.
+    pub(super) fn on_report(
+        &mut self,
+        now: Instant,
+        peer: PeerIndex,
+        by: Option<Path>,
+        report: &Report,
+    ) {
         let entry = &mut self.peers[peer.usize()];
+        let round_trip = |state: &PathState| state.prober.estimator().rtt();
+        let way_back = by.and_then(|path| entry.state(path)).and_then(round_trip);
         let state = entry.paths.iter_mut().find(|state| PathId::from(state.path) == report.path);
         let Some(state) = state else { return };
         if state.prober.state() == Liveness::Down {
@@ -65,7 +80,15 @@ impl Node {
             self.router_stale = true;
         }
         let Some(rtt) = state.prober.estimator().rtt().filter(|_| reported.grew) else { return };
-        let covered = state.outstanding.on_growth(now, rtt);
+        let mut covered = state.outstanding.on_growth(now, rtt);
+        if state.prober.state() == Liveness::Suspect && by != Some(state.path) {
+            // What arrived before a failure may be reported long after it, by another path.
+            let age = AGE_UNIT * report.age.into();
+            covered = now.before(rtt.max(way_back.unwrap_or_default()) + age);
+            if covered < state.prober.since() {
+                return;
+            }
+        }
         if state.prober.on_progress(now, covered) == Some(Liveness::Up) {
             state.outstanding.be_patient();
             self.router_stale = true;

@@ -265,7 +265,7 @@ mod tests {
         assert_eq!(payload.copy_id, Some(9));
         assert_eq!(payload.split, Some(Split { packet: 0x1234, part: 1, parts: 2 }));
         assert_eq!(payload.body, 8..10);
-        let report = Report { path: PathId(0x21), jitter: 7, expected: 100, received: 99 };
+        let report = Report { path: PathId(0x21), age: 7, expected: 100, received: 99 };
         assert_eq!(payload.report, Some(report));
         for len in 0..20 {
             let result = Payload::parse(flags, &plaintext[..len]);

@@ -71,8 +71,9 @@ pub struct ProbeReply {
 pub struct Report {
     /// The path, as the sender of the reported traffic names it.
     pub path: PathId,
-    /// Smoothed variation of the one-way delay, in units of 10 us.
-    pub jitter: u16,
+    /// How long ago the last data came on the path, in units of 100 us; at least so long
+    /// when it is the greatest value.
+    pub age: u16,
     /// Datagrams that were sent as far as the receiver knows: one more than the highest counter,
     /// summed over the tunnel's keys, modulo 2^32.
     pub expected: u32,
@@ -86,7 +87,7 @@ impl Report {
     pub fn emit(&self) -> [u8; REPORT_LEN] {
         let mut bytes = [0; REPORT_LEN];
         bytes[0..2].copy_from_slice(&self.path.0.to_be_bytes());
-        bytes[2..4].copy_from_slice(&self.jitter.to_be_bytes());
+        bytes[2..4].copy_from_slice(&self.age.to_be_bytes());
         bytes[4..8].copy_from_slice(&self.expected.to_be_bytes());
         bytes[8..12].copy_from_slice(&self.received.to_be_bytes());
         bytes
@@ -96,7 +97,7 @@ impl Report {
     pub fn parse(bytes: [u8; REPORT_LEN]) -> Self {
         Self {
             path: PathId(u16::from_be_bytes(array(&bytes, 0))),
-            jitter: u16::from_be_bytes(array(&bytes, 2)),
+            age: u16::from_be_bytes(array(&bytes, 2)),
             expected: u32::from_be_bytes(array(&bytes, 4)),
             received: u32::from_be_bytes(array(&bytes, 8)),
         }

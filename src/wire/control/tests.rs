@@ -25,7 +25,7 @@ fn messages_are_these_bytes() {
         Control::MtuProbe(1400),
         Control::MtuAck(1400),
         Control::Close(9),
-        Control::Report(Report { path: PathId(1), jitter: 2, expected: 3, received: 4 }),
+        Control::Report(Report { path: PathId(1), age: 2, expected: 3, received: 4 }),
     ];
     let bytes = written(&messages);
     let expected: &[&[u8]] = &[
