@@ -148,7 +148,7 @@ proptest! {
                     let part =
                         Advertisement { epoch, seq, part, parts, delta, spare_relay_kbit: spare };
                     let applied =
-                        database.apply(now, PeerIndex(origin as u16), &part, entries.clone(), |_| ());
+                        database.apply(now, PeerIndex(origin as u16), &part, entries.clone(), |_, _| ());
                     let before = model[origin].links.clone();
                     let counts = model[origin].take(now, &part, &entries, PEERS[origin]);
                     prop_assert!(counts || !applied.changed && !applied.urgent);

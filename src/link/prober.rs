@@ -128,8 +128,11 @@ impl Prober {
         }
     }
 
-    /// Sets the pause between probes of a path that is up.
-    pub fn set_interval(&mut self, now: Instant, interval: Duration) {
+    /// Sets the pause between probes of a path that is up. True if it is another one.
+    pub fn set_interval(&mut self, now: Instant, interval: Duration) -> bool {
+        if interval == self.interval {
+            return false;
+        }
         if interval < self.interval && self.state == Liveness::Up {
             let last = self.last_probe.unwrap_or(now);
             self.next_probe = self.next_probe.min((last + interval).max(now));
@@ -141,6 +144,7 @@ impl Prober {
             self.next_probe = self.next_probe.min((last + longest).max(now));
         }
         self.interval = interval;
+        true
     }
 
     /// The probe that is due, if one is. It counts as sent at `now`.

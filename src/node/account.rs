@@ -76,7 +76,7 @@ pub struct Regret {
 /// The account of one peer.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Account {
-    pub(crate) availability: Availability,
+    availability: Availability,
     pub(crate) regret: Regret,
     met: bool,
     settled_at: Option<Instant>,
@@ -149,6 +149,18 @@ impl Account {
         }
     }
 
+    /// The figures up to now, if all is still as it was when it was last looked at.
+    pub(crate) fn availability(&self, now: Instant) -> Availability {
+        let mut account = *self;
+        account.observe(now, self.was);
+        account.availability
+    }
+
+    /// All is well: nothing but time goes by.
+    pub(crate) fn is_calm(&self) -> bool {
+        self.met && self.was.reachable && self.was.direct == Liveness::Up
+    }
+
     /// The direct path works.
     fn end(&mut self) {
         let figures = &mut self.availability;
@@ -187,42 +199,44 @@ impl Account {
 }
 
 impl Node {
-    /// Books the packets since the last time, and what is seen of each peer.
-    pub(super) fn keep_accounts(&mut self, now: Instant) {
-        let peers = || (0..self.peers.len() as u16).map(PeerIndex);
-        let lonely = peers().all(|peer| self.router.path(peer, Metric::Latency).is_none());
-        for peer in (0..self.peers.len() as u16).map(PeerIndex) {
-            let direct = self.router.direct_report(peer);
-            let sight = self.sight(peer, direct.state, lonely);
-            let entry = &mut self.peers[peer.usize()];
-            entry.account.observe(now, sight);
-            for state in &mut entry.paths {
-                let packets = std::mem::take(&mut state.packets);
-                if packets > 0 {
-                    let used = state.path.relay().map(|_| state.prober.report(now));
-                    entry.account.book(packets, used, direct);
-                }
+    /// Books the packets since the last time, and what is seen of a peer. When nothing changed, it
+    /// may as well be done later.
+    pub(super) fn keep_account(&mut self, now: Instant, peer: PeerIndex) {
+        let direct = self.router.direct_report(peer);
+        let sight = self.sight(peer, direct.state);
+        let entry = self.peers.aside(peer.usize());
+        entry.account.observe(now, sight);
+        for state in &mut entry.paths {
+            let packets = std::mem::take(&mut state.packets);
+            if packets > 0 {
+                let used = state.path.relay().map(|_| state.prober.report(now));
+                entry.account.book(packets, used, direct);
             }
         }
     }
 
-    fn sight(&self, peer: PeerIndex, direct: Liveness, lonely: bool) -> Sight {
+    fn sight(&self, peer: PeerIndex, direct: Liveness) -> Sight {
         let path = self.router.path(peer, Metric::Latency);
         let entry = &self.peers[peer.usize()];
         let alive = |path| entry.state(path).is_none_or(|s| s.prober.state() != Liveness::Down);
         let reachable = path.is_some_and(alive);
-        let others = || (0..self.peers.len() as u16).map(PeerIndex).filter(|other| *other != peer);
-        let reaches = |other| {
-            let link = self.router.database().report(other, peer);
-            link.is_some_and(|link| link.state == Liveness::Up)
-        };
         Sight {
             direct,
             heard: entry.links().filter_map(|(_, state)| state.prober.last_heard()).max(),
             reachable,
             relayed: reachable && path.is_some_and(|path| path.relay().is_some()),
-            no_last_hop: !reachable && (lonely || !others().any(reaches)),
+            no_last_hop: !reachable && self.has_no_last_hop(peer),
         }
+    }
+
+    /// We reach nobody, or nobody reaches the peer.
+    fn has_no_last_hop(&self, peer: PeerIndex) -> bool {
+        let all = || (0..self.peers.len() as u16).map(PeerIndex);
+        let reaches = |other: PeerIndex| {
+            let link = self.router.database().report(other, peer);
+            other != peer && link.is_some_and(|link| link.state == Liveness::Up)
+        };
+        all().all(|other| self.router.path(other, Metric::Latency).is_none()) || !all().any(reaches)
     }
 
     /// Packets take a path to a peer.

@@ -165,6 +165,8 @@ pub struct Node {
     bundles: Bundles,
     reply_scratch: Vec<u8>,
     relays_scratch: Vec<(PeerIndex, bool)>,
+    /// Whom the last choice of paths concerned.
+    care: probing::Care,
     ranks_scratch: Vec<(Option<Instant>, PeerIndex, usize)>,
     entries_scratch: Vec<(NodeId, LinkReport)>,
     route_events: Vec<RouteEvent>,
@@ -260,6 +262,7 @@ impl Node {
             addresses: config.addresses,
             mtu: usize::from(config.mtu),
             uplinks: config.uplinks,
+            care: probing::Care::new(peers.len()),
             peers: Peers::new(peers),
             ids,
             tunnels,

@@ -94,6 +94,7 @@ pub(super) fn path_state(
         prober: Prober::new(now, ProberConfig::default(), FIRST_INTERVAL, rng.fork()),
         mtu: search,
         routable: false,
+        wanted: false,
         wanted_until: now + RELAYED_LINGER,
         received: Default::default(),
         reported: Default::default(),
@@ -181,29 +182,40 @@ impl Node {
             self.report_route(event);
         }
         self.route_events = events;
-        self.keep_accounts(now);
+        self.care.begin();
         for index in 0..self.peers.len() {
             let peer = PeerIndex(index as u16);
             self.advertiser.update(now, peer, self.router.direct_report(peer));
             let reachable = self.router.path(peer, Metric::Latency).is_some();
             self.advertiser.set_reachable(now, peer, reachable);
-            self.measure_relayed(now, peer);
-            self.note_relays(now, peer);
+            if self.care.repeats(index) {
+                // Loss of traffic fades, and the router forgets what is not repeated.
+                self.peers.mark_report(peer);
+            }
+            let news = self.router.take_news(peer);
+            if news {
+                // Where its paths lead may have changed.
+                self.peers.mark(peer);
+            }
+            let changed = self.peers.take_care(peer) || news;
+            if self.care.wants(index, changed) {
+                self.keep_account(now, peer);
+                self.measure_relayed(now, peer);
+                self.note_relays(now, peer);
+            }
         }
         self.spend_budget(now);
-        // Where paths lead may have changed, and some things go by the time alone.
-        self.peers.mark_all();
     }
 
     /// A relay that newly has a link to a peer is a new way for a handshake that waits.
     fn note_relays(&mut self, now: Instant, peer: PeerIndex) {
         if self.peers[peer.usize()].sealable {
-            self.peers[peer.usize()].relays = 0;
+            self.peers.aside(peer.usize()).relays = 0;
             return;
         }
         let relays = (0..self.peers.len() as u16).map(PeerIndex);
         let usable = relays.filter(|&relay| relay != peer && self.relay_works(relay, peer)).count();
-        let before = std::mem::replace(&mut self.peers[peer.usize()].relays, usable);
+        let before = std::mem::replace(&mut self.peers.aside(peer.usize()).relays, usable);
         if usable > before {
             self.tunnels.hasten(now, peer);
         }

@@ -33,7 +33,9 @@ pub(crate) struct PathState {
     pub(crate) mtu: MtuSearch,
     /// An address to send to is known.
     pub(crate) routable: bool,
-    /// A relayed path is forgotten when nothing wanted it for a while.
+    /// The router wants this relayed path measured.
+    pub(crate) wanted: bool,
+    /// Else it is forgotten then, unless it is used.
     pub(crate) wanted_until: Instant,
     /// What had arrived when loss was last worked out.
     pub(crate) received: ReceiveStats,

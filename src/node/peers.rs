@@ -18,7 +18,8 @@ pub(super) type Due = (Instant, &'static str);
 const DEADLINE: u8 = 1;
 const SERVICE: u8 = 2;
 const REPORT: u8 = 4;
-const ALL: u8 = DEADLINE | SERVICE | REPORT;
+const CARE: u8 = 8;
+const ALL: u8 = DEADLINE | SERVICE | REPORT | CARE;
 
 /// Every peer, by [`PeerIndex`].
 #[derive(Debug)]
@@ -41,11 +42,6 @@ impl Peers {
         self.list.get_mut(index)
     }
 
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Peer> {
-        self.mark_all();
-        self.list.iter_mut()
-    }
-
     /// A peer, for changes of what no deadline, service or report depends on.
     pub(super) fn aside(&mut self, index: usize) -> &mut Peer {
         &mut self.list[index]
@@ -56,10 +52,6 @@ impl Peers {
         if let Some(mark) = self.marks.get(peer.usize()) {
             mark.set(ALL);
         }
-    }
-
-    pub(super) fn mark_all(&self) {
-        self.marks.iter().for_each(|mark| mark.set(ALL));
     }
 
     /// The first deadline of all peers, each as `find` tells it.
@@ -96,6 +88,19 @@ impl Peers {
     /// True when a peer may have changed since this was last asked.
     pub(super) fn take_report(&self, peer: PeerIndex) -> bool {
         self.clear(peer, REPORT)
+    }
+
+    /// The router is to be told of a peer again, although nothing may have changed.
+    pub(super) fn mark_report(&self, peer: PeerIndex) {
+        if let Some(mark) = self.marks.get(peer.usize()) {
+            mark.set(mark.get() | REPORT);
+        }
+    }
+
+    /// True when a peer may have changed since this was last asked: what follows from the choice of
+    /// paths is to be looked at.
+    pub(super) fn take_care(&self, peer: PeerIndex) -> bool {
+        self.clear(peer, CARE)
     }
 
     fn clear(&self, peer: PeerIndex, what: u8) -> bool {
@@ -147,6 +152,7 @@ mod tests {
         for peer in (0..peers.len() as u16).map(PeerIndex) {
             peers.served(peer);
             peers.take_report(peer);
+            peers.take_care(peer);
         }
         assert_eq!(peers.first_deadline(|_| None), None);
         peers
@@ -154,12 +160,10 @@ mod tests {
 
     #[test]
     fn whoever_may_change_a_peer_makes_it_be_looked_at() {
-        let ways: [fn(&mut Peers); 5] = [
+        let ways: [fn(&mut Peers); 3] = [
             |peers| peers[0].attempts += 1,
             |peers| peers.get_mut(0).unwrap().attempts += 1,
-            |peers| peers.iter_mut().take(1).for_each(|peer| peer.attempts += 1),
             |peers| peers.mark(A),
-            |peers| peers.mark_all(),
         ];
         for (number, way) in ways.into_iter().enumerate() {
             let mut peers = idle();
@@ -167,12 +171,15 @@ mod tests {
             assert!(peers.needs_service(NOW, A), "{number}");
             assert_eq!(peers.first_deadline(|_| Some((NOW, "asked"))), Some((NOW, "asked")));
             assert!(peers.take_report(A) && !peers.take_report(A), "{number}");
+            assert!(peers.take_care(A) && !peers.take_care(A), "{number}");
             peers.served(A);
             assert!(!peers.needs_service(Instant::ZERO, A), "{number}");
         }
         let mut peers = idle();
         peers.aside(0).attempts += 1;
-        assert!(!peers.needs_service(NOW, A) && !peers.take_report(A));
+        assert!(!peers.needs_service(NOW, A) && !peers.take_report(A) && !peers.take_care(A));
+        peers.mark_report(A);
+        assert!(!peers.needs_service(NOW, A) && peers.take_report(A) && !peers.take_care(A));
     }
 
     #[test]

@@ -264,7 +264,7 @@ impl Node {
             links: peer.links().map(link).collect(),
             paths: Metric::ALL.map(path),
             traffic: (peer.rx, peer.tx),
-            availability: peer.account.availability,
+            availability: peer.account.availability(now),
             regret: peer.account.regret,
         }
     }

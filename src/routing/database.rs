@@ -130,14 +130,15 @@ impl LinkStateDatabase {
     }
 
     /// Takes in a part that came in the origin's own tunnel. Older ones than the newest are ignored.
-    /// `turned` is told to which peers the liveness of a link changed.
+    /// `told` learns to which peers a link changed, and whether its liveness did; the number of
+    /// peers stands for ourselves.
     pub fn apply(
         &mut self,
         now: Instant,
         origin: PeerIndex,
         part: &Advertisement,
         entries: impl IntoIterator<Item = (NodeId, LinkReport)>,
-        turned: impl FnMut(PeerIndex),
+        told: impl FnMut(PeerIndex, bool),
     ) -> Applied {
         let row = origin.usize();
         let known = (part.epoch, 0);
@@ -173,7 +174,7 @@ impl LinkStateDatabase {
         state.heard_at = Some(now);
         let before = std::mem::replace(&mut state.spare_relay_kbit, part.spare_relay_kbit);
         let known = (state.epoch, state.known);
-        let (changed, urgent) = self.merge(row, entries, turned);
+        let (changed, urgent) = self.merge(row, entries, told);
         let changed = changed || heard && before != part.spare_relay_kbit;
         Applied { known, taken: true, changed, urgent }
     }
@@ -182,7 +183,7 @@ impl LinkStateDatabase {
         &mut self,
         row: usize,
         entries: impl IntoIterator<Item = (NodeId, LinkReport)>,
-        mut turned: impl FnMut(PeerIndex),
+        mut told: impl FnMut(PeerIndex, bool),
     ) -> (bool, bool) {
         let width = self.columns.len();
         let (mut changed, mut urgent) = (false, false);
@@ -194,12 +195,12 @@ impl LinkStateDatabase {
             let cell = &mut self.cells[row * width + column];
             let before = cell.get().map_or(Liveness::Down, |report| report.state);
             let after = Cell::new(report);
-            changed |= *cell != after;
-            if before != report.state {
-                urgent = true;
-                turned(PeerIndex(column as u16));
+            if *cell != after {
+                let turned = before != report.state;
+                (changed, urgent) = (true, urgent || turned);
+                told(PeerIndex(column as u16), turned);
+                *cell = after;
             }
-            *cell = after;
         }
         (changed, urgent)
     }
@@ -310,15 +311,16 @@ mod tests {
     fn only_newer_advertisements_count() {
         let mut db = database();
         let now = Instant::from_micros(1);
-        let applied = db.apply(now, A, &full(5, 10), [(NodeId(5), up(10)), (ME, up(20))], |_| ());
+        let applied =
+            db.apply(now, A, &full(5, 10), [(NodeId(5), up(10)), (ME, up(20))], |_, _| ());
         assert_eq!(applied, Applied { known: (5, 10), taken: true, changed: true, urgent: true });
-        let old = db.apply(now, A, &full(5, 9), [(NodeId(5), up(99))], |_| ());
+        let old = db.apply(now, A, &full(5, 9), [(NodeId(5), up(99))], |_, _| ());
         assert_eq!(old, Applied { known: (5, 10), taken: false, changed: false, urgent: false });
         assert_eq!(db.report(A, B), Some(up(10)));
         assert_eq!(db.report_on_us(A), Some(up(20)));
-        let older_epoch = db.apply(now, A, &full(4, 99), [(NodeId(5), up(99))], |_| ());
+        let older_epoch = db.apply(now, A, &full(4, 99), [(NodeId(5), up(99))], |_, _| ());
         assert_eq!(older_epoch.known, (5, 10));
-        let newer_epoch = db.apply(now, A, &full(6, 1), [(NodeId(5), up(30))], |_| ());
+        let newer_epoch = db.apply(now, A, &full(6, 1), [(NodeId(5), up(30))], |_, _| ());
         assert_eq!(
             newer_epoch,
             Applied { known: (6, 1), taken: true, changed: true, urgent: false }
@@ -331,11 +333,12 @@ mod tests {
         let mut db = database();
         let now = Instant::from_micros(1);
         let delta = Advertisement { delta: true, ..full(5, 2) };
-        let refused = db.apply(now, A, &delta, [(NodeId(5), up(10))], |_| ());
+        let refused = db.apply(now, A, &delta, [(NodeId(5), up(10))], |_, _| ());
         assert_eq!(refused, Applied { known: (5, 0), taken: false, changed: false, urgent: false });
         assert_eq!(db.report(A, B), None);
-        db.apply(now, A, &full(5, 2), [(NodeId(5), up(10)), (ME, up(20))], |_| ());
-        let applied = db.apply(now, A, &Advertisement { seq: 3, ..delta }, [(ME, up(25))], |_| ());
+        db.apply(now, A, &full(5, 2), [(NodeId(5), up(10)), (ME, up(20))], |_, _| ());
+        let applied =
+            db.apply(now, A, &Advertisement { seq: 3, ..delta }, [(ME, up(25))], |_, _| ());
         assert_eq!(applied.known, (5, 3));
         assert_eq!((db.report(A, B), db.report_on_us(A)), (Some(up(10)), Some(up(25))));
     }
@@ -346,18 +349,21 @@ mod tests {
         let now = Instant::from_micros(1);
         let first = Advertisement { parts: 2, ..full(5, 8) };
         let second = Advertisement { part: 1, ..first };
-        assert_eq!(db.apply(now, A, &second, [(ME, up(1))], |_| ()).known, (5, 0));
-        assert_eq!(db.apply(now, A, &second, [(ME, up(1))], |_| ()).known, (5, 0));
-        assert_eq!(db.apply(now, A, &first, [(NodeId(5), up(2))], |_| ()).known, (5, 8));
+        assert_eq!(db.apply(now, A, &second, [(ME, up(1))], |_, _| ()).known, (5, 0));
+        assert_eq!(db.apply(now, A, &second, [(ME, up(1))], |_, _| ()).known, (5, 0));
+        assert_eq!(db.apply(now, A, &first, [(NodeId(5), up(2))], |_, _| ()).known, (5, 8));
         let newer = Advertisement { seq: 9, delta: true, ..first };
-        assert_eq!(db.apply(now, A, &newer, [], |_| ()).known, (5, 8));
-        assert_eq!(db.apply(now, A, &Advertisement { part: 2, ..first }, [], |_| ()).known, (5, 8));
+        assert_eq!(db.apply(now, A, &newer, [], |_, _| ()).known, (5, 8));
         assert_eq!(
-            db.apply(now, A, &Advertisement { parts: 65, ..first }, [], |_| ()).known,
+            db.apply(now, A, &Advertisement { part: 2, ..first }, [], |_, _| ()).known,
             (5, 8)
         );
         assert_eq!(
-            db.apply(now, A, &Advertisement { parts: 0, ..first }, [], |_| ()).known,
+            db.apply(now, A, &Advertisement { parts: 65, ..first }, [], |_, _| ()).known,
+            (5, 8)
+        );
+        assert_eq!(
+            db.apply(now, A, &Advertisement { parts: 0, ..first }, [], |_, _| ()).known,
             (5, 8)
         );
     }
@@ -367,9 +373,9 @@ mod tests {
         let mut db = database();
         let now = Instant::from_micros(1);
         let applied =
-            db.apply(now, A, &full(1, 1), [(NodeId(77), up(1)), (NodeId(9), up(1))], |_| ());
+            db.apply(now, A, &full(1, 1), [(NodeId(77), up(1)), (NodeId(9), up(1))], |_, _| ());
         assert!(!applied.changed);
-        assert_eq!(db.apply(now, PeerIndex(50), &full(1, 1), [], |_| ()).known, (1, 0));
+        assert_eq!(db.apply(now, PeerIndex(50), &full(1, 1), [], |_, _| ()).known, (1, 0));
         assert_eq!(db.report(A, PeerIndex(50)), None);
         assert_eq!(db.report(PeerIndex(50), A), None);
     }
@@ -378,13 +384,13 @@ mod tests {
     fn a_link_is_the_worse_of_its_ends_and_needs_its_origin() {
         let mut db = database();
         let now = Instant::from_micros(1);
-        db.apply(now, B, &full(1, 1), [(NodeId(9), up(50))], |_| ());
+        db.apply(now, B, &full(1, 1), [(NodeId(9), up(50))], |_, _| ());
         assert_eq!(db.link(A, B), None);
-        db.apply(now, A, &full(1, 1), [(NodeId(5), up(40))], |_| ());
+        db.apply(now, A, &full(1, 1), [(NodeId(5), up(40))], |_, _| ());
         assert_eq!(db.link(A, B), Some(up(50)));
         assert_eq!(db.link(B, A), Some(up(50)));
         let dead = LinkReport { state: Liveness::Down, ..up(400) };
-        db.apply(now, A, &full(1, 2), [(NodeId(5), dead)], |_| ());
+        db.apply(now, A, &full(1, 2), [(NodeId(5), dead)], |_, _| ());
         assert_eq!(db.link(B, A), Some(up(50)), "A may only not be able to tell that it is back");
         assert_eq!(db.link(A, B).unwrap().state, Liveness::Down);
     }
@@ -408,14 +414,14 @@ mod tests {
     fn what_is_not_refreshed_expires() {
         let mut db = database();
         let late = Instant::from_micros(1) + Duration::from_secs(61);
-        db.apply(Instant::from_micros(1), A, &full(1, 1), [(NodeId(5), up(40))], |_| ());
+        db.apply(Instant::from_micros(1), A, &full(1, 1), [(NodeId(5), up(40))], |_, _| ());
         assert_eq!(db.spare_relay_kbit(A), 7);
-        db.apply(late, B, &full(1, 1), [(NodeId(9), up(50))], |_| ());
+        db.apply(late, B, &full(1, 1), [(NodeId(9), up(50))], |_, _| ());
         assert!(db.expire(late));
         assert_eq!((db.link(A, B), db.known(A), db.spare_relay_kbit(A)), (None, None, 0));
         assert!(db.known(B).is_some());
         assert!(!db.expire(late));
         let delta = Advertisement { delta: true, ..full(1, 2) };
-        assert_eq!(db.apply(late, A, &delta, [], |_| ()).known, (1, 0));
+        assert_eq!(db.apply(late, A, &delta, [], |_, _| ()).known, (1, 0));
     }
 }

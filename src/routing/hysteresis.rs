@@ -191,6 +191,17 @@ impl FlapTable {
         (until > now).then_some(until)
     }
 
+    /// When a path ceases to be barred, or a failure to be remembered, although nothing else
+    /// happens. What does not work yet stays barred.
+    pub(super) fn next_change(&self, now: Instant, config: &FlapConfig) -> Option<Instant> {
+        let ends = self.flaps.iter().flat_map(|flap| {
+            let works = flap.up_since.is_some();
+            let barred_until = self.barred_until(now, config, flap.path).filter(|_| works);
+            [barred_until, Some(flap.failed_at + config.forget)]
+        });
+        ends.flatten().filter(|at| *at > now).min()
+    }
+
     /// True when nothing is remembered.
     pub(super) fn is_empty(&self) -> bool {
         self.flaps.is_empty()

@@ -4,15 +4,17 @@ mod answers;
 mod candidates;
 mod demands;
 mod pace;
+mod recompute;
+mod stale;
 
 use std::time::Duration;
 
-use self::candidates::{Hop, share, shares_uplink};
+use self::candidates::Hop;
+use self::stale::{HOP, NEWS, PATHS, Stale, URGENT};
 use super::cost::CostConfig;
 use super::database::{Advertisement, Applied, LinkStateDatabase};
 use super::demand::{Demand, DemandSpec};
-use super::event::{self, RouteEvent};
-use super::explain::{Candidate, Standing};
+use super::explain::Candidate;
 use super::hysteresis::{FlapConfig, FlapTable, HysteresisConfig, Margin};
 use super::selection::{Rules, Selection};
 use super::spread::Spread;
@@ -111,13 +113,14 @@ pub struct Router {
     computed_at: Instant,
     /// When all peers are looked at, not only those that something urgent concerns.
     all_due: Instant,
-    /// The peers that something concerns which cannot wait so long.
-    concerned: Vec<bool>,
+    /// What changed since it was decided by.
+    stale: Stale,
     generation: u64,
     demands: Vec<DemandSpec>,
     scratch: Vec<Candidate>,
     restricted_scratch: Vec<Candidate>,
-    hops_scratch: Vec<Hop>,
+    /// The direct link to use towards each peer, as it was when paths were last chosen.
+    hops: Vec<Hop>,
 }
 
 impl Router {
@@ -149,12 +152,12 @@ impl Router {
             due: Instant::ZERO,
             computed_at: Instant::ZERO,
             all_due: Instant::ZERO,
-            concerned: vec![false; ids.len()],
+            stale: Stale::new(ids.len()),
             generation: 0,
             demands: Metric::ALL.map(DemandSpec::plain).into(),
             scratch,
             restricted_scratch: Vec::new(),
-            hops_scratch: Vec::new(),
+            hops: vec![None; ids.len()],
         }
     }
 
@@ -169,6 +172,9 @@ impl Router {
     ) {
         let Some(state) = self.peers.get_mut(peer.usize()) else { return };
         let before = put(&mut state.links, link, report, Self::MAX_LINKS);
+        if before.map(LinkReport::weighed) != report.map(LinkReport::weighed) {
+            self.stale.mark(peer, HOP | PATHS);
+        }
         self.touch(now, before, report);
     }
 
@@ -186,7 +192,11 @@ impl Router {
         let Some(state) = self.peers.get_mut(peer.usize()) else { return };
         let timed = report.map(|report| (report, now));
         let before = put(&mut state.relayed, relay, timed, Self::MAX_MEASURED);
-        self.touch(now, before.map(|before| before.0), report);
+        let before = before.map(|before| before.0);
+        if before.map(LinkReport::weighed) != report.map(LinkReport::weighed) {
+            self.stale.mark(peer, PATHS);
+        }
+        self.touch(now, before, report);
     }
 
     /// A part of an advertisement, from inside its origin's own tunnel. The result says what to
@@ -198,153 +208,25 @@ impl Router {
         part: &Advertisement,
         entries: impl IntoIterator<Item = (NodeId, LinkReport)>,
     ) -> Applied {
-        let concerned = &mut self.concerned;
-        let turned = |other: PeerIndex| {
-            if let Some(concerned) = concerned.get_mut(other.usize()) {
-                *concerned = true;
-            }
+        let (count, spare) = (self.peers.len(), self.database.spare_relay_kbit(origin));
+        let stale = &mut self.stale;
+        let told = |other: PeerIndex, turned: bool| {
+            // The link of the two ends is part of paths to either, and of no other; unless it is
+            // the one to us.
+            let what = if turned { PATHS | URGENT | NEWS } else { PATHS };
+            stale.mark(other, what);
+            stale.mark(origin, if other.usize() < count { what } else { what | HOP });
         };
-        let applied = self.database.apply(now, origin, part, entries, turned);
+        let applied = self.database.apply(now, origin, part, entries, told);
+        if self.database.spare_relay_kbit(origin) != spare {
+            self.stale.mark_all(PATHS);
+        }
         if applied.urgent {
-            // The link of the two ends is part of paths to either, and of no other.
-            if let Some(concerned) = self.concerned.get_mut(origin.usize()) {
-                *concerned = true;
-            }
             self.due = self.due.min(now);
         } else if applied.changed {
             self.schedule(now, false);
         }
         applied
-    }
-
-    /// Chooses the paths anew that something concerns, now and then all; appends what changed to
-    /// `events`.
-    pub fn recompute(&mut self, now: Instant, events: &mut Vec<RouteEvent>) {
-        let all = now >= self.all_due || !self.concerned.contains(&true);
-        if all {
-            self.computed_at = now;
-            self.all_due = now + self.config.idle_pause;
-        }
-        self.due = self.all_due;
-        self.database.expire(now);
-        let oldest = self.config.measurement_expiry;
-        for peer in &mut self.peers {
-            peer.relayed.retain(|(_, (_, told_at))| now - *told_at <= oldest);
-            peer.app_values.retain(|(_, (_, until))| now < *until);
-        }
-        let mut changed = false;
-        // Links first: relayed paths begin with them.
-        for index in 0..self.peers.len() {
-            changed |= self.decide_hop(now, index);
-        }
-        let mut hops = std::mem::take(&mut self.hops_scratch);
-        hops.clear();
-        hops.extend(self.hops());
-        for index in 0..self.peers.len() {
-            if std::mem::take(&mut self.concerned[index]) || all {
-                changed |= self.decide_paths(now, index, &hops, events);
-            }
-        }
-        self.hops_scratch = hops;
-        self.generation += u64::from(changed);
-    }
-
-    fn decide_hop(&mut self, now: Instant, index: usize) -> bool {
-        let mut candidates = std::mem::take(&mut self.scratch);
-        candidates.clear();
-        self.gather_direct(index, &mut candidates);
-        self.weigh(now, index, Metric::Latency, &mut candidates);
-        let rules = self.rules(Metric::Latency);
-        let state = &mut self.peers[index];
-        let change = state.hop.decide(now, &rules, &candidates, shares_uplink);
-        if let Some(path) = change.failed {
-            state.flaps.failed(now, &self.config.flap, path);
-        }
-        self.scratch = candidates;
-        change.table
-    }
-
-    fn decide_paths(
-        &mut self,
-        now: Instant,
-        index: usize,
-        hops: &[Hop],
-        events: &mut Vec<RouteEvent>,
-    ) -> bool {
-        let mut candidates = std::mem::take(&mut self.scratch);
-        candidates.clear();
-        self.gather_direct(index, &mut candidates);
-        self.gather_relayed(index, hops, &mut candidates);
-        if !self.peers[index].flaps.is_empty() {
-            for candidate in &candidates {
-                let state = candidates::observed(candidate);
-                self.peers[index].flaps.observe(now, &self.config.flap, candidate.path, state);
-            }
-        }
-        let mut changed = false;
-        for demand in 0..self.demands.len() {
-            changed |= self.decide_demand(now, (index, demand), hops, &mut candidates, events);
-        }
-        self.scratch = candidates;
-        changed
-    }
-
-    /// Decides on the paths of one demand, given all candidates.
-    fn decide_demand(
-        &mut self,
-        now: Instant,
-        (index, demand): (usize, usize),
-        hops: &[Hop],
-        all: &mut [Candidate],
-        events: &mut Vec<RouteEvent>,
-    ) -> bool {
-        let mut open = std::mem::take(&mut self.restricted_scratch);
-        let restricted = self.demands[demand].is_restricted();
-        let candidates = if restricted {
-            open.clear();
-            open.extend_from_slice(all);
-            self.restrict(demand, &mut open);
-            &mut open
-        } else {
-            all
-        };
-        let metric = self.weigh(now, index, self.demands[demand].metric, candidates);
-        let rules = self.rules(metric);
-        let mut selection = self.peers[index].selections[demand];
-        let before = selection;
-        let shares = |a, b| share(hops, a, b);
-        let change = selection.decide(now, &rules, candidates, shares);
-        let mut changed = change.table;
-        // A path that is closed has not failed.
-        let failed = change.failed.filter(|path| {
-            !candidates.iter().any(|c| c.path == *path && c.standing == Standing::Forbidden)
-        });
-        if self.demands[demand].multipath {
-            changed |= self.spread(index, demand, rules.margin, candidates);
-        }
-        let overloaded = before.chosen.filter(|path| {
-            change.switched && path.relay().is_some() && self.is_lossy(candidates, *path)
-        });
-        let stretch = overloaded.map_or(1.0, |path| 1.0 + self.order(index, path));
-        let state = &mut self.peers[index];
-        if let Some(path) = failed {
-            state.flaps.failed(now, &self.config.flap, path);
-        }
-        if let Some(path) = overloaded {
-            // Others left it for the same reason: not all are to be back at once.
-            state.flaps.left(now, &self.config.flap, path, stretch);
-        }
-        state.selections[demand] = selection;
-        if demand < Metric::COUNT {
-            event::push(events, PeerIndex(index as u16), metric, &before, &selection);
-        }
-        self.restricted_scratch = open;
-        changed
-    }
-
-    fn is_lossy(&self, candidates: &[Candidate], path: Path) -> bool {
-        let lossy = |c: &Candidate| c.report.loss.fraction() > self.config.cost.free_loss;
-        candidates.iter().any(|c| c.path == path && lossy(c))
     }
 
     const fn margin(&self, metric: Metric) -> Margin {

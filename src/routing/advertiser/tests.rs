@@ -211,7 +211,7 @@ fn four_hundred_peers_learn_all_in_parts_over_a_lossy_way() {
             if rng.chance(0.5) {
                 continue;
             }
-            let applied = database.apply(at(ms), us, &part, entries, |_| ());
+            let applied = database.apply(at(ms), us, &part, entries, |_, _| ());
             if rng.chance(0.5) {
                 advertiser.on_ack(at(ms), PeerIndex(3), applied.known.0, applied.known.1);
             }

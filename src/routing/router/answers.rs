@@ -1,7 +1,7 @@
 //! What is asked of the router beyond the path of a packet: what to measure, what to try last, and why
 //! it chose so.
 
-use super::{Hop, Router};
+use super::{Hop, PATHS, Router};
 use crate::id::PeerIndex;
 use crate::metric::Metric;
 use crate::path::Path;
@@ -12,8 +12,10 @@ use crate::time::Instant;
 impl Router {
     /// What a path to a relay is to bear: what we send the peer.
     pub fn set_need(&mut self, peer: PeerIndex, kbit: u32) {
-        if let Some(state) = self.peers.get_mut(peer.usize()) {
-            state.need_kbit = kbit;
+        if let Some(state) = self.peers.get_mut(peer.usize())
+            && std::mem::replace(&mut state.need_kbit, kbit) != kbit
+        {
+            self.stale.mark(peer, PATHS);
         }
     }
 

@@ -54,7 +54,7 @@ impl Router {
         (0..self.peers.len()).map(|index| self.hop(index))
     }
 
-    fn hop(&self, index: usize) -> Hop {
+    pub(super) fn hop(&self, index: usize) -> Hop {
         let (link, report) = self.peers[index].hop_link()?;
         Some((link, self.with_other_end(index, report)))
     }
@@ -174,7 +174,9 @@ impl Router {
         let near = if least.is_finite() { self.margin(metric).near(least) } else { 0.0 };
         let most = self.most_spare(candidates);
         for candidate in &mut *candidates {
-            let order = candidate.path.relay().map_or(0.0, |relay| {
+            // Nobody looks at the rank of those that are never chosen.
+            let relay = candidate.path.relay().filter(|_| may_ever_serve(candidate.standing));
+            let order = relay.map_or(0.0, |relay| {
                 let share = f64::from(self.database.spare_relay_kbit(relay)) / most;
                 weighted(candidate.preference, share)
             });
@@ -238,6 +240,17 @@ const fn candidate(
         barred_until: None,
         failures: 0,
     }
+}
+
+/// True for what is chosen at least when there is nothing better.
+const fn may_ever_serve(standing: Standing) -> bool {
+    !matches!(
+        standing,
+        Standing::MayNotRelay
+            | Standing::RelayUnreachable
+            | Standing::NotAdvertised
+            | Standing::Forbidden
+    )
 }
 
 /// What a candidate's state says about flapping: one that is not usable has failed.

@@ -1,7 +1,7 @@
 //! Demands beyond the plain metrics: what operators close, what applications say, and the spreading
 //! of flows.
 
-use super::{Router, RouterConfig};
+use super::{HOP, NEWS, PATHS, Router, RouterConfig};
 use crate::id::PeerIndex;
 use crate::metric::Metric;
 use crate::path::Path;
@@ -57,6 +57,7 @@ impl Router {
         }
         if self.demands != demands {
             self.demands = demands;
+            self.stale.mark_all(PATHS | NEWS);
             self.due = self.due.min(now);
             self.generation += 1;
         }
@@ -72,6 +73,7 @@ impl Router {
     pub fn set_config(&mut self, now: Instant, config: RouterConfig) {
         let advertisement_expiry = self.config.advertisement_expiry;
         self.config = RouterConfig { advertisement_expiry, ..config };
+        self.stale.mark_all(HOP | PATHS | NEWS);
         self.due = self.due.min(now);
     }
 
@@ -79,6 +81,7 @@ impl Router {
     pub fn set_may_relay(&mut self, now: Instant, peer: PeerIndex, may_relay: bool) {
         if let Some(state) = self.peers.get_mut(peer.usize()) {
             state.info.may_relay = may_relay;
+            self.stale.mark_all(PATHS | NEWS);
             self.due = self.due.min(now);
         }
     }
@@ -94,6 +97,7 @@ impl Router {
     ) -> bool {
         let Some(state) = self.peers.get_mut(peer.usize()) else { return false };
         super::put(&mut state.app_values, path, value, Self::MAX_APP_VALUES);
+        self.stale.mark(peer, PATHS);
         let kept = state.app_values.iter().any(|entry| entry.0 == path);
         self.due = self.due.min(now);
         kept == value.is_some()

@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::id::UplinkIndex;
 use crate::metric::{Liveness, Loss};
+use crate::routing::RouteEvent;
 use crate::routing::{Standing, SwitchCause};
 
 const LINK: LinkId = link(0, 0);
