@@ -257,6 +257,8 @@ mod tests {
         let config = FlapConfig::default();
         let path = Path::Via(PeerIndex(3));
         let mut table = FlapTable::default();
+        // The last failure was ten seconds before the end of the loop.
+        const FORGET: Duration = Duration::from_secs(290);
         let mut now = Instant::from_micros(1_000_000);
         let mut pauses = Vec::new();
         for _ in 0..8 {
@@ -265,11 +267,15 @@ mod tests {
             now += Duration::from_secs(7);
             assert!(table.barred_until(now, &config, path).is_some(), "still down");
             table.observe(now, &config, path, Liveness::Up);
-            pauses.push((table.barred_until(now, &config, path).unwrap() - now).as_secs());
+            let until = table.barred_until(now, &config, path);
+            assert_eq!(table.next_change(now, &config), until, "then it may be returned to");
+            pauses.push((until.unwrap() - now).as_secs());
             now += Duration::from_secs(3);
         }
         assert_eq!(pauses, [5, 20, 80, 120, 120, 120, 120, 120]);
+        assert_eq!(table.next_change(now + Duration::from_secs(120), &config), Some(now + FORGET));
         now += Duration::from_secs(300);
+        assert_eq!(table.next_change(now, &config), None);
         assert_eq!(table.barred_until(now, &config, path), None);
         table.observe(now, &config, path, Liveness::Down);
         table.observe(now, &config, path, Liveness::Up);
