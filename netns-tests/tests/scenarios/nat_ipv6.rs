@@ -19,6 +19,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::new("nat_ipv6::to_ipv4", to_ipv4),
     Scenario::new("nat_ipv6::by_prefix", by_prefix),
     Scenario::new("nat_ipv6::with_ports", with_ports),
+    Scenario::new("nat_ipv6::on_link", on_link),
 ];
 
 /// `203.0.113.80` as IPv6 hosts see it.
@@ -112,6 +113,29 @@ fn with_ports() -> Result<()> {
     let lab = start(topology(utah))?;
     everything(&lab, "2001:db8:2:120:")?;
     forged(&lab)
+}
+
+/// The provider routes nothing to the exit, and gives it only the network of its link: one address of
+/// that is the NAT's, and the router's kernel answers for it (README).
+fn on_link() -> Result<()> {
+    let utah = "{egress: {enabled: true, for: [mit], pool: ['2001:db8:99::5/128']}}";
+    let lab = start(topology(utah))?;
+    let (router, provider) = (lab.netns("utah")?, lab.netns("internet")?);
+    router.ip("link add wan9 type veth peer name utah9 netns internet\n\
+               address add 2001:db8:99::1/64 dev wan9 nodad\nlink set wan9 up")?;
+    provider.ip("address add 2001:db8:99::2/64 dev utah9 nodad\nlink set utah9 up")?;
+    router.ip("route add 2001:db8:80::80 via 2001:db8:99::2 dev wan9")?;
+    let (host, server) = (lab.host("mit", 1)?, SERVER.parse::<IpAddr>()?);
+    let unheard = host.ping(server, 2, 100 * MS)?;
+    ensure!(unheard.received == 0, "nobody answered for the NAT's address yet: {unheard:?}");
+    router.sysctls(&[("net/ipv6/conf/wan9/proxy_ndp", "1")])?;
+    router.ip("neighbour add proxy 2001:db8:99::5 dev wan9")?;
+    wait_until("an answer on the link", 10 * SECOND, || {
+        host.expect_ping(server)?;
+        let neighbours = provider.ip_output(&["-6", "neighbour", "show", "dev", "utah9"])?;
+        ensure!(neighbours.contains("2001:db8:99::5 lladdr"), "{neighbours}");
+        Ok(())
+    })
 }
 
 /// Nobody outside passes for a host of the exit's own site: the router's kernel drops what claims to
