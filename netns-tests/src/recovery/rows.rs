@@ -71,7 +71,12 @@ pub const ROWS: &[Row] = &[
         black_hole(overlay, delay, true)
     }),
     own("black hole, `redundancy: 2`", "packets lost", "0", redundant),
-    own("first packet after an unseen failure", "ms later than a later one", "0", first_packet),
+    own(
+        "first packet after an unseen failure",
+        "ms later than the slowest first one of five flows by the relay",
+        "0",
+        first_packet,
+    ),
     own("30 % loss", "ms to leave", "p90 600", |_, delay| leave(delay, "{loss: 0.3}")),
     own("10 % loss", "ms to leave", "p90 1200", |_, delay| leave(delay, "{loss: 0.1}")),
     own("3 % loss", "ms to leave", "p90 8000", |_, delay| leave(delay, "{loss: 0.03}")),
@@ -168,17 +173,30 @@ fn idle(overlay: &Overlay, delay_ms: u32) -> Result<f64> {
 
 fn first_packet(overlay: &Overlay, delay_ms: u32) -> Result<f64> {
     let mut scene = start(overlay, delay_ms, 1)?;
-    let [a, b] = scene.hosts()?;
-    // Hosts know each other's routers by now; nothing has been sent for a while.
+    // Hosts and their routers know each other; nothing is sent between the sites.
+    for (host, site) in scene.hosts()?.iter().zip(SITES) {
+        host.expect_ping(scene.lab.topology().plan(site)?.gateway().0)?;
+    }
     sleep(3 * SECOND);
     cut(&scene, false)?;
+    let first = first_of_a_flow(&scene)?;
+    scene.wait_relayed(true, 5 * SECOND)?;
+    // The same by a relay that is known to be the way: what hosts and gateways need for a first
+    // packet, they need for these too.
+    let mut slowest = 0.0_f64;
+    for _ in 0..5 {
+        slowest = slowest.max(first_of_a_flow(&scene)?);
+    }
+    Ok((first - slowest).max(0.0))
+}
+
+/// How long the first packet of a new flow is under way.
+fn first_of_a_flow(scene: &Scene) -> Result<f64> {
+    let [a, b] = scene.hosts()?;
     let there = a.start_ticks_with(&b, b.v4, RATE, &["--size", "64"])?;
     sleep(SECOND);
     let report = there.stop()?;
-    let first = report.first_ms.with_context(|| format!("the first was lost: {report:?}"))?;
-    scene.wait_relayed(true, 5 * SECOND)?;
-    let by_relay = a.ping(b.v4, 5, SECOND / 5)?.avg_ms / 2.0;
-    Ok((first - by_relay).max(0.0))
+    report.first_ms.with_context(|| format!("the first was lost: {report:?}"))
 }
 
 fn relay_killed(overlay: &Overlay, delay_ms: u32) -> Result<f64> {
@@ -297,9 +315,14 @@ fn shorter(delay_ms: u32) -> Result<[f64; 3]> {
     let transfer = Transfer::start_for(&scene, 25)?;
     sleep(5 * SECOND);
     let [_, sender] = scene.hosts()?;
-    let before = tcp_counters(&sender)?;
     scene.lab.heal("mit", "utah")?;
-    scene.wait_relayed(false, 15 * SECOND)?;
+    // What the machine does to a transfer meanwhile is no matter of the switch.
+    let (mut before, mut latest) = (tcp_counters(&sender)?, tcp_counters(&sender)?);
+    wait_until("both ends are back", 15 * SECOND, || {
+        before = std::mem::replace(&mut latest, tcp_counters(&sender)?);
+        ensure!(scene.are_relayed()? == [false; 2]);
+        Ok(())
+    })?;
     sleep(2 * SECOND);
     let after = tcp_counters(&sender)?;
     transfer.longest_stall_ms()?;

@@ -90,17 +90,22 @@ impl Scene {
     pub(super) fn wait_relayed(&mut self, relayed: bool, limit: Duration) -> Result<Duration> {
         let begun = clock::now();
         loop {
-            let mut there = true;
-            for (site, peer) in [("mit", "utah"), ("utah", "mit")] {
-                let via = self.lab.gateway(site)?.status()?.via(peer, "latency")?;
-                there &= via.is_some() == relayed;
-            }
-            if there {
+            if self.are_relayed()? == [relayed; 2] {
                 return Ok(begun.elapsed());
             }
             ensure!(begun.elapsed() < limit, "not after {limit:?}");
             sleep(Duration::from_millis(10));
         }
+    }
+
+    /// Whether each end of our own overlay uses a relay to the other one.
+    pub(super) fn are_relayed(&mut self) -> Result<[bool; 2]> {
+        let mut relayed = [false; 2];
+        for ((site, peer), own) in [("mit", "utah"), ("utah", "mit")].into_iter().zip(&mut relayed)
+        {
+            *own = self.lab.gateway(site)?.status()?.via(peer, "latency")?.is_some();
+        }
+        Ok(relayed)
     }
 
     /// How often each end has changed its path so far.
