@@ -15,7 +15,7 @@ use crate::{ms, support};
 /// Port of large packets.
 const LARGE: u16 = 5001;
 /// Between two packets of a direction: 200 a second.
-const PAUSE: Duration = Duration::from_millis(5);
+pub(crate) const PAUSE: Duration = Duration::from_millis(5);
 /// The same while only the choice of paths matters, and the path in question carries nothing.
 pub(crate) const SLOW: Duration = Duration::from_millis(50);
 /// UDP payload of a small packet.
