@@ -10,13 +10,14 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use rongate::flow::{Class, ClassMatch, Classes, Egress, ExitPoint, FlowKey, Group, Marks, Scope};
 use rongate::id::{PeerIndex, UplinkIndex};
 use rongate::metric::Metric;
 use rongate::node::{ExitVia, Node, NodeConfig, NodePolicy};
+use rongate::packet::Headers;
 use rongate::path::Path;
 use rongate::sim::{LinkModel, Mesh, Simulator, host};
 use rongate::telemetry::DropReason;
@@ -203,6 +204,54 @@ fn a_class_uses_the_exits_that_it_may() {
     let before = dropped(&sim, 0, DropReason::PolicyClosed);
     send(&mut sim, 0, 9_000, 5);
     assert_eq!(dropped(&sim, 0, DropReason::PolicyClosed) - before, 5);
+}
+
+/// A packet from a host of site 0 to the outside address of one of site 1.
+#[test]
+fn hosts_that_meet_at_our_exit_go_by_their_classes() {
+    let mesh = Mesh { exits: true, ..Mesh::default() };
+    let avoid = Scope { peers: Some(vec![NEAR_RELAY]), ..Scope::default() };
+    let mut sim = overlay(mesh, Class { avoid, ..Class::default() }, |configs| {
+        let outside = "203.0.113.99/32".parse().unwrap();
+        configs[0].egress.as_mut().unwrap().nat.pool = vec![outside];
+        // Its first peer is site 0.
+        configs[1].internet_via = vec![ExitVia::Peer(PeerIndex(0))];
+    });
+    let internet = (Ipv4Addr::new(8, 8, 8, 8), 53);
+    sim.send(1, &packet((Mesh::host(1, 5), 9_000), internet, 1, 100));
+    sim.run_for(ms(100));
+    let left = sim.take_deliveries().into_iter().find(|d| d.node == 0).expect("by our exit");
+    let headers = Headers::parse(&left.packet).unwrap();
+    let IpAddr::V4(outside) = headers.source else { panic!("{headers:?}") };
+    let outside = (outside, u16::from_be_bytes([left.packet[20], left.packet[21]]));
+    cut(&mut sim, 0, 1);
+    sim.run_for(Duration::from_secs(10));
+    let meet = |sim: &mut Simulator| {
+        let before = [2, 3].map(|site| relayed(sim, site));
+        sim.take_deliveries();
+        for id in 0..50 {
+            sim.send(0, &packet((Mesh::host(0, 5), 700), outside, id, 100));
+            sim.run_for(ms(10));
+        }
+        sim.run_for(ms(200));
+        let arrived = sim.take_deliveries().iter().filter(|d| d.node == 1).count();
+        let [near, other] = [2, 3].map(|site| relayed(sim, site));
+        (arrived, near - before[0] >= 50, other - before[1] >= 50)
+    };
+    assert_eq!(meet(&mut sim), (50, false, true));
+    // The class of the packet as the host sent it says whether it may use our exit.
+    sim.operate(0, |node, now| {
+        let only = Scope { exits: Some(vec![ExitPoint::Peer(OTHER_RELAY)]), ..Scope::default() };
+        let ports = vec![outside.1..=outside.1];
+        let matches = ClassMatch { destination_ports: ports, ..ClassMatch::default() };
+        let closed = Class { matches: Some(matches), only, ..Class::default() };
+        let mut policy = group_policy(Group::Flow);
+        policy.classes = Classes::new(vec![closed, Class::default()]);
+        node.set_policy(now, policy);
+    });
+    let before = dropped(&sim, 0, DropReason::PolicyClosed);
+    assert_eq!(meet(&mut sim).0, 0);
+    assert_eq!(dropped(&sim, 0, DropReason::PolicyClosed) - before, 50);
 }
 
 #[test]

@@ -174,14 +174,20 @@ impl Node {
                     .realm
                     .peer()
                 {
-                    Some(peer) => node.send_back(now, peer, packet, &headers, &vnet, out),
+                    Some(_) => node.meet_inside(now, inbound, packet, &vnet, None, out),
                     None => node.write_made_train(packet, &headers, &vnet, out),
                 };
-            return self.arrive_as_ipv6(frame, vnet, inbound, go).map(|()| Admitted::Gone);
+            let arrived = self.arrive_as_ipv6(frame, vnet, inbound, go);
+            // What was made of it lies in no buffer that could wait for a flush.
+            if let Some(unsent) = self.unsent.take() {
+                self.counters.drop_many(DropReason::BatchFull, unsent.packets);
+            }
+            return arrived.map(|()| Admitted::Gone);
         }
-        let Some(peer) = inbound.realm.peer() else { return Ok(Admitted::ToTun) };
-        let headers = Headers::parse(frame)?;
-        self.send_back(now, peer, frame, &headers, vnet, out)?;
+        if inbound.realm.peer().is_none() {
+            return Ok(Admitted::ToTun);
+        }
+        self.meet_inside(now, inbound, frame, vnet, Some(inbound.realm), out)?;
         Ok(Admitted::Gone)
     }
 

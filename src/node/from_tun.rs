@@ -9,10 +9,10 @@ use super::prefixes::Owner;
 use super::{Label, Node};
 use crate::addr;
 use crate::batch::Output;
-use crate::flow::{ClassIndex, Direction, Egress, FlowId, FlowKey, Marks};
+use crate::flow::{ClassIndex, Direction, Egress, ExitPoint, FlowId, FlowKey, Marks};
 use crate::id::PeerIndex;
 use crate::metric::Metric;
-use crate::nat::{Arrival, Inbound, Realm};
+use crate::nat::Realm;
 use crate::packet::{Gso, Headers, IcmpKind, Vnet, icmp, rewrite};
 use crate::path::Path;
 use crate::routing::Demand;
@@ -32,19 +32,19 @@ pub enum TunVerdict {
 }
 
 /// A frame from the TUN with what is known of it.
-struct Train<'f> {
-    frame: &'f mut [u8],
-    headers: Headers,
-    vnet: Vnet,
-    packets: u64,
+pub(super) struct Train<'f> {
+    pub(super) frame: &'f mut [u8],
+    pub(super) headers: Headers,
+    pub(super) vnet: Vnet,
+    pub(super) packets: u64,
     /// Whose mapping of our NAT it came in by, when it is from the Internet.
-    came_in_by: Option<Realm>,
+    pub(super) came_in_by: Option<Realm>,
 }
 
 /// Whose traffic a train is. Without a place in the flow table it goes by its class alone.
 #[derive(Clone, Copy)]
-struct Flow {
-    id: Option<FlowId>,
+pub(super) struct Flow {
+    pub(super) id: Option<FlowId>,
     class: ClassIndex,
     demand: Demand,
 }
@@ -127,7 +127,7 @@ impl Node {
                 Some(Owner::Peer(_)) => Err(DropReason::SpoofedSource),
                 // Whoever says so gets an outside source too; but the router itself, which tells of
                 // what became of a packet, is the outside.
-                Some(Owner::Local) if !is_error => self.leave_here(now, train, out),
+                Some(Owner::Local) if !is_error => self.turn_here(now, train, out),
                 Some(Owner::Local) | None => self.return_to_ingress(now, train, out),
             };
         }
@@ -157,129 +157,8 @@ impl Node {
         }
     }
 
-    /// A packet from the Internet to an outside address of our NAT.
-    fn return_to_ingress(
-        &mut self,
-        now: Instant,
-        train: Train<'_>,
-        out: &mut Output,
-    ) -> Result<TunVerdict, DropReason> {
-        let nat = &mut self.exit.as_mut().ok_or(DropReason::Unsolicited)?.nat;
-        let begins_fragments = train.headers.fragment.is_some_and(|fragment| fragment.offset == 0);
-        let inbound = match nat.inbound(now, train.frame, &train.headers, &train.vnet)? {
-            Arrival::Inside(inbound) => inbound,
-            Arrival::Answered => return Ok(TunVerdict::WriteBack(train.vnet)),
-            Arrival::Held => return Ok(TunVerdict::Consumed),
-        };
-        let verdict = self.pass_inside(now, inbound, train, out)?;
-        if begins_fragments {
-            self.pass_released(now, out);
-        }
-        Ok(verdict)
-    }
-
-    /// A packet from the Internet that has its inside destination by now.
-    fn pass_inside(
-        &mut self,
-        now: Instant,
-        inbound: Inbound,
-        train: Train<'_>,
-        out: &mut Output,
-    ) -> Result<TunVerdict, DropReason> {
-        if inbound.destination.is_ipv6() && !train.headers.is_ipv6() {
-            return self.pass_inside_as_ipv6(now, inbound, train, out);
-        }
-        let Some(peer) = inbound.realm.peer() else {
-            return Ok(TunVerdict::WriteBack(train.vnet));
-        };
-        let headers = Headers::parse(train.frame)?;
-        let train = Train { headers, came_in_by: Some(inbound.realm), ..train };
-        self.send_to_host(now, inbound.destination, peer, train, out)
-    }
-
-    /// A packet from outside for a host of a peer. Its flow is on the account of the host: senders
-    /// outside are as many as they like.
-    fn send_to_host(
-        &mut self,
-        now: Instant,
-        host: IpAddr,
-        peer: PeerIndex,
-        train: Train<'_>,
-        out: &mut Output,
-    ) -> Result<TunVerdict, DropReason> {
-        rewrite::clamp_mss(train.frame, &train.headers, &train.vnet, self.mtu);
-        let flow = self.flow_of(now, &train, host);
-        if let Some(entry) = flow.id.and_then(|id| self.flows.get_mut(id)) {
-            entry.egress = Egress::Peer(peer);
-        }
-        self.send_to_peer(now, flow, peer, &train, out)
-    }
-
-    /// The same for a host that has IPv6 only.
-    fn pass_inside_as_ipv6(
-        &mut self,
-        now: Instant,
-        inbound: Inbound,
-        train: Train<'_>,
-        out: &mut Output,
-    ) -> Result<TunVerdict, DropReason> {
-        let Train { frame, vnet, packets, .. } = train;
-        let mut left = 0;
-        self.arrive_as_ipv6(frame, &vnet, inbound, |node, packet, headers, vnet| {
-            // What found no room before this piece is lost.
-            node.counters.drop_many(DropReason::BatchFull, std::mem::take(&mut left));
-            node.unsent = None;
-            if inbound.realm.peer().is_none() {
-                return node.write_made_train(packet, &headers, &vnet, out);
-            }
-            let train = Train { frame: packet, headers, vnet, packets, came_in_by: None };
-            node.pass_inside(now, inbound, train, out)?;
-            left = node.unsent.as_ref().map_or(0, |unsent| unsent.packets);
-            Ok(())
-        })?;
-        self.translation.is_unsent = self.unsent.is_some();
-        Ok(TunVerdict::Consumed)
-    }
-
-    /// A held fragment from the Internet, once more.
-    pub(super) fn pass_in(
-        &mut self,
-        now: Instant,
-        frame: &mut [u8],
-        out: &mut Output,
-    ) -> Result<(), DropReason> {
-        let headers = Headers::parse(frame)?;
-        let vnet = Vnet::default();
-        let train = Train { frame: &mut *frame, headers, vnet, packets: 1, came_in_by: None };
-        match self.return_to_ingress(now, train, out)? {
-            TunVerdict::WriteBack(_) => self.write_made(frame, out),
-            TunVerdict::Consumed | TunVerdict::Flush => Ok(()),
-        }
-    }
-
-    /// Whose host a packet is for that comes from where our NAT does not translate.
-    fn bypassing(&self, headers: &Headers) -> Option<Owner> {
-        let nat = &self.exit.as_ref()?.nat;
-        let owner = self.prefixes.owner(headers.destination)?;
-        nat.is_bypassed(headers.source).then_some(owner)
-    }
-
-    /// A packet for a peer's host that knows it by its inside address.
-    fn return_bypassed(
-        &mut self,
-        now: Instant,
-        peer: PeerIndex,
-        train: Train<'_>,
-        out: &mut Output,
-    ) -> Result<TunVerdict, DropReason> {
-        if !self.peers[peer.usize()].may_exit {
-            return Err(DropReason::ExitRefused);
-        }
-        self.send_to_host(now, train.headers.destination, peer, train, out)
-    }
-
     /// Finds the flow or enters it on the account of `host`, and counts the train.
-    fn flow_of(&mut self, now: Instant, train: &Train<'_>, host: IpAddr) -> Flow {
+    pub(super) fn flow_of(&mut self, now: Instant, train: &Train<'_>, host: IpAddr) -> Flow {
         let key = FlowKey::of(&train.headers);
         let lookup = self.flows.lookup_or_admit(now, key, host);
         let Ok(lookup) = lookup else {
@@ -372,7 +251,7 @@ impl Node {
         path
     }
 
-    fn send_to_peer(
+    pub(super) fn send_to_peer(
         &mut self,
         now: Instant,
         flow: Flow,
@@ -419,6 +298,26 @@ impl Node {
             }
         }
         Ok(TunVerdict::Consumed)
+    }
+
+    /// A packet of our own LAN for an outside address of our NAT: through our own exit or not at all.
+    fn turn_here(
+        &mut self,
+        now: Instant,
+        train: Train<'_>,
+        out: &mut Output,
+    ) -> Result<TunVerdict, DropReason> {
+        let flow = self.flow_of(now, &train, train.headers.source);
+        if !self.classes.get(flow.class).permits_exit(ExitPoint::Local) {
+            let error = icmp::Error::AdminProhibited;
+            self.answer_host(now, None, train.frame, &train.headers, error, out);
+            return Err(DropReason::PolicyClosed);
+        }
+        if let Some(entry) = flow.id.and_then(|id| self.flows.get_mut(id)) {
+            entry.egress = Egress::LocalExit;
+        }
+        self.charge_class(now, flow.class, &train)?;
+        self.leave_here(now, train, out)
     }
 
     /// Our own LAN's traffic through our own exit: back into the TUN with a new source.

@@ -34,6 +34,7 @@ mod exit64;
 mod exit_endpoints;
 mod exit_fragments;
 mod faults;
+mod from_internet;
 mod from_tun;
 mod from_underlay;
 mod last_resort;
