@@ -14,12 +14,11 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::end::wide;
 use super::realms::Realms;
+use super::space::{NOBODY, PortSpace};
 use super::{Realm, Transport};
 use crate::rng::Rng;
 use crate::time::Instant;
 
-/// No mapping has this port.
-const NOBODY: u32 = u32::MAX;
 const MAX_ADDRESSES: u32 = 1 << 16;
 /// Of one IPv6 network, so that a port space is not made for each host of its own.
 const MAX_ADDRESSES_V6: u128 = 256;
@@ -63,62 +62,6 @@ struct Prefix {
 impl Prefix {
     fn holds(&self, index: AddressIndex) -> bool {
         u32::from(index.0).wrapping_sub(self.first) < self.size
-    }
-}
-
-/// The ports of one address for one transport.
-#[derive(Debug)]
-struct PortSpace {
-    taken: Box<[u64]>,
-    mappings: Box<[u32]>,
-    used: u32,
-}
-
-impl PortSpace {
-    fn new(ports: u32) -> Self {
-        let mut taken = vec![0; ports.div_ceil(64) as usize];
-        if let (Some(last), tail @ 1..) = (taken.last_mut(), ports % 64) {
-            *last = u64::MAX << tail;
-        }
-        Self {
-            taken: taken.into_boxed_slice(),
-            mappings: vec![NOBODY; ports as usize].into_boxed_slice(),
-            used: 0,
-        }
-    }
-
-    fn set(&mut self, position: u32) {
-        self.taken[position as usize / 64] |= 1 << (position % 64);
-        self.used += 1;
-    }
-
-    fn is_taken(&self, position: u32) -> bool {
-        self.taken[position as usize / 64] & 1 << (position % 64) != 0
-    }
-
-    /// The first free position from `start` on, around the end of `range`, among those in `mask` of
-    /// each word. `start` lies in the range.
-    fn next_free(&self, start: u32, range: &Range<u32>, mask: u64) -> Option<u32> {
-        self.first_free(start..range.end, mask)
-            .or_else(|| self.first_free(range.start..start, mask))
-    }
-
-    fn first_free(&self, range: Range<u32>, mask: u64) -> Option<u32> {
-        if range.is_empty() {
-            return None;
-        }
-        let (first, last) = (range.start as usize / 64, (range.end as usize - 1) / 64);
-        for at in first..=last {
-            let mut free = !self.taken.get(at)? & mask;
-            if at == first {
-                free &= u64::MAX << (range.start % 64);
-            }
-            if free != 0 {
-                let position = at as u32 * 64 + free.trailing_zeros();
-                return (position < range.end).then_some(position);
-            }
-        }
-        None
     }
 }
 
@@ -418,8 +361,7 @@ impl Pool {
             self.resting_of.take_off(realm, place.transport, self.is_v4(place.address));
             let position = self.position(place.port);
             if let (Some(position), Some(space)) = (position, self.space_mut(place)) {
-                space.taken[position as usize / 64] &= !(1 << (position % 64));
-                space.used -= 1;
+                space.clear(position);
                 self.used -= 1;
             }
         }
