@@ -43,8 +43,6 @@ pub struct Transmit {
     buffer: Box<[u8]>,
     len: usize,
     closed: bool,
-    /// How often it was left for what may still come.
-    left: u8,
 }
 
 impl Transmit {
@@ -59,10 +57,6 @@ impl Transmit {
             && len <= self.stride
             && self.segments < limits.segments
             && self.len + len <= limits.bytes
-    }
-
-    fn can_grow(&self, limits: &TxLimits) -> bool {
-        self.takes(&self.target, self.stride, limits)
     }
 }
 
@@ -86,9 +80,6 @@ pub struct TxBatch {
 impl TxBatch {
     /// Most datagrams in one GSO send that every kernel accepts.
     pub const MAX_SEGMENTS: usize = 64;
-    /// How often [`Self::drain_but_growing`] leaves a group: at the end of a turn, and after what
-    /// peers sent in the next one.
-    const PATIENCE: u8 = 2;
     /// Largest UDP payload over IPv4.
     pub const MAX_BYTES: usize = 65_507;
     /// Most bytes in one GSO send. With IPv6, UDP, Ethernet and two VLAN headers a train must stay
@@ -111,7 +102,6 @@ impl TxBatch {
                 buffer: vec![0; BUFFER_LEN].into_boxed_slice(),
                 len: 0,
                 closed: true,
-                left: 0,
             })
             .collect();
         let limits = TxLimits { segments: Self::MAX_SEGMENTS, bytes: Self::MAX_TRAIN_BYTES };
@@ -177,43 +167,21 @@ impl TxBatch {
         group.segments = 0;
         group.len = 0;
         group.closed = false;
-        group.left = 0;
         self.used += 1;
         Some(self.used - 1)
     }
 
     /// Hands out the groups to which nothing can be added any more, and forgets them: sent at once,
     /// they are still in the processor's cache, and so is the buffer that the next one takes.
-    pub fn drain_finished(&mut self, send: impl FnMut(&Transmit)) {
-        let limits = self.limits;
-        self.drain(|group| group.can_grow(&limits), send);
-    }
-
-    /// Hands out all but the groups of at least `long` bytes that can still grow, and forgets them:
-    /// for the end of a turn that is known not to be the last one. No group is left more than twice.
-    pub fn drain_but_growing(&mut self, long: usize, send: impl FnMut(&Transmit)) {
-        let limits = self.limits;
-        let keep = |group: &mut Transmit| {
-            let keep = group.len >= long && group.left < Self::PATIENCE && group.can_grow(&limits);
-            group.left += u8::from(keep);
-            keep
-        };
-        self.drain(keep, send);
-    }
-
-    fn drain(
-        &mut self,
-        mut keep: impl FnMut(&mut Transmit) -> bool,
-        mut send: impl FnMut(&Transmit),
-    ) {
+    pub fn drain_finished(&mut self, mut send: impl FnMut(&Transmit)) {
         let mut kept = 0;
         for index in 0..self.used {
-            let group = &mut self.groups[index];
-            if keep(group) {
+            let group = &self.groups[index];
+            if group.closed || !group.takes(&group.target, group.stride, &self.limits) {
+                send(group);
+            } else {
                 self.groups.swap(kept, index);
                 kept += 1;
-            } else {
-                send(group);
             }
         }
         self.used = kept;
@@ -388,11 +356,6 @@ impl Output {
     /// Forgets everything, after it was carried out.
     pub fn clear(&mut self) {
         self.tx.clear();
-        self.clear_but_tx();
-    }
-
-    /// Forgets everything but what is still to be sent.
-    pub fn clear_but_tx(&mut self) {
         self.tun_writes.clear();
         self.parts.clear();
         self.generated.clear();
@@ -494,38 +457,6 @@ mod tests {
         tx.drain_finished(|t| left.push((t.target.destination.port(), t.bytes()[0], t.segments)));
         assert_eq!(left, [(1, 4, TxBatch::MAX_SEGMENTS)]);
         assert_eq!(tx.transmits().len(), 3);
-    }
-
-    #[test]
-    fn a_long_train_that_can_grow_is_left_twice_and_nothing_else_is() {
-        let mut tx = TxBatch::new(8);
-        // A ping, a long train, one with a short end, and one that is full.
-        for (port, len, count) in [(1, 80, 1), (2, 100, 30), (3, 100, 30), (4, 100, 64)] {
-            for _ in 0..count {
-                tx.push(target(port), len).unwrap();
-            }
-        }
-        tx.push(target(3), 60).unwrap();
-        let drain = |tx: &mut TxBatch| {
-            let mut sent = Vec::new();
-            tx.drain_but_growing(2_000, |t| sent.push((t.target.destination.port(), t.segments)));
-            sent
-        };
-        assert_eq!(drain(&mut tx), [(1, 1), (3, 31), (4, 64)]);
-        for _ in 0..10 {
-            tx.push(target(2), 100).unwrap();
-        }
-        assert_eq!(drain(&mut tx), []);
-        assert_eq!(drain(&mut tx), [(2, 40)]);
-        // The next one has the same patience.
-        for _ in 0..30 {
-            tx.push(target(2), 100).unwrap();
-        }
-        assert_eq!(
-            [drain(&mut tx), drain(&mut tx), drain(&mut tx)],
-            [vec![], vec![], vec![(2, 30)]]
-        );
-        assert!(tx.is_empty());
     }
 
     #[test]

@@ -269,7 +269,7 @@ impl EventLoop {
             let bytes = &self.rx.slots[usize::from(forward.slot)].buffer[range];
             send(&mut self.parts, forward.target, bytes, forward.stride as usize);
         }
-        self.end_batch();
+        self.send_batch();
         let offload = self.parts.tun.offload();
         for write in &self.out.tun_writes {
             if let Err(reason) = self.parts.tun.write_parts(&self.out, &self.rx, write) {
@@ -280,7 +280,7 @@ impl EventLoop {
             log::warn!("the kernel refused a kind of super-packets: writing packets one by one");
             self.tell_offload();
         }
-        self.out.clear_but_tx();
+        self.out.clear();
         self.rx.filled = 0;
     }
 

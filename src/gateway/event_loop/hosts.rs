@@ -14,7 +14,7 @@ use crate::time::Instant;
 /// Frames of a turn: small ones take their time too.
 const TURN_FRAMES: usize = 64;
 /// A frame that takes long to seal.
-pub(super) const BULKY: usize = 8 * 1024;
+const BULKY: usize = 8 * 1024;
 
 /// Frames that are read before the first of them is handled, where the NAT looks ahead. Its tables
 /// are what it waits for then; no more, so that all stay in the processor's cache.

@@ -3,7 +3,6 @@
 use mio::unix::SourceFd;
 use mio::{Interest, Token};
 
-use super::hosts::BULKY;
 use super::{EventLoop, FIRST_SOCKET, Parts};
 use crate::batch::{Output, Target, Transmit};
 use crate::node::Node;
@@ -27,17 +26,6 @@ impl EventLoop {
     /// the end of the turn.
     pub(super) fn send_batch(&mut self) {
         send_all(&mut self.parts, &mut self.out);
-        self.unsent = 0;
-    }
-
-    /// Sends what the node sealed; but where more frames are known to wait, a long train goes on with
-    /// them in the next turn.
-    pub(super) fn end_batch(&mut self) {
-        if !self.rounds.any() {
-            return self.send_batch();
-        }
-        let parts = &mut self.parts;
-        self.out.tx.drain_but_growing(BULKY, |transmit| send_transmit(parts, transmit));
         self.unsent = 0;
     }
 
