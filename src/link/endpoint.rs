@@ -27,8 +27,9 @@ const AMPLIFICATION: u64 = 2;
 pub struct Endpoint {
     configured: Option<SocketAddr>,
     current: Option<SocketAddr>,
-    candidate: Option<Candidate>,
-    moved: Option<Moved>,
+    // Both are rare, and there are as many of these as paths.
+    candidate: Option<Box<Candidate>>,
+    moved: Option<Box<Moved>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -84,7 +85,7 @@ impl Endpoint {
         if self.candidate.is_none()
             && let Some(address) = self.home()
         {
-            self.candidate = Some(Candidate {
+            self.candidate = Some(Box::new(Candidate {
                 address,
                 token: rng.next_u64(),
                 attempts: 0,
@@ -92,7 +93,7 @@ impl Endpoint {
                 heard: false,
                 received: u64::from(u32::MAX),
                 sent: 0,
-            });
+            }));
         }
     }
 
@@ -107,9 +108,9 @@ impl Endpoint {
             }
             Some(candidate) if candidate.heard => {}
             _ => {
-                let held = self.moved.is_some_and(|m| m.from == source && now < m.until);
+                let held = self.moved.as_ref().is_some_and(|m| m.from == source && now < m.until);
                 if !held {
-                    self.candidate = Some(Candidate {
+                    self.candidate = Some(Box::new(Candidate {
                         address: source,
                         token: rng.next_u64(),
                         attempts: 0,
@@ -117,7 +118,7 @@ impl Endpoint {
                         heard: true,
                         received: bytes as u64,
                         sent: 0,
-                    });
+                    }));
                 }
             }
         }
@@ -144,7 +145,7 @@ impl Endpoint {
 
     /// A challenge's answer came from `source`. True when the link moved.
     pub fn on_response(&mut self, now: Instant, source: SocketAddr, token: u64) -> bool {
-        if let Some(moved) = self.moved
+        if let Some(moved) = &self.moved
             && moved.token == token
             && moved.from == source
             && now < moved.until
@@ -153,7 +154,7 @@ impl Endpoint {
             self.moved = None;
             return true;
         }
-        let Some(candidate) = self.candidate else { return false };
+        let Some(candidate) = self.candidate.as_deref().copied() else { return false };
         if candidate.token != token {
             return false;
         }
@@ -164,7 +165,8 @@ impl Endpoint {
         if source != candidate.address {
             return false;
         }
-        self.moved = self.current.map(|from| Moved { from, token, until: now + UNDO_WINDOW });
+        let undo = |from| Box::new(Moved { from, token, until: now + UNDO_WINDOW });
+        self.moved = self.current.map(undo);
         self.current = Some(source);
         self.candidate = None;
         true
@@ -172,7 +174,7 @@ impl Endpoint {
 
     /// When [`Self::poll_challenge`] has something to do.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.candidate.map(|candidate| candidate.due)
+        self.candidate.as_ref().map(|candidate| candidate.due)
     }
 }
 

@@ -18,7 +18,8 @@ pub struct Estimator {
     restart: bool,
     minimum: WindowedMinimum,
     probes: ProbeWindow,
-    traffic: TrafficLoss,
+    /// None before the first report, which most paths never have.
+    traffic: Option<Box<TrafficLoss>>,
     memory: LossMemory,
     round_trips: u64,
 }
@@ -71,7 +72,7 @@ impl Estimator {
             restart: false,
             minimum: WindowedMinimum::new(),
             probes: ProbeWindow::new(),
-            traffic: TrafficLoss::new(),
+            traffic: None,
             memory: LossMemory::NONE,
             round_trips: 0,
         }
@@ -115,7 +116,8 @@ impl Estimator {
     /// What became of our traffic, as the other end reports.
     pub fn on_traffic(&mut self, now: Instant, reported: &Reported) {
         let Reported { total, lost, late, .. } = *reported;
-        match self.traffic.add(now, total, lost, late) {
+        let traffic = self.traffic.get_or_insert_with(|| Box::new(TrafficLoss::new()));
+        match traffic.add(now, total, lost, late) {
             Some(fraction) => self.memory.prove(fraction),
             None => self.memory.on_samples(total, lost),
         }
@@ -129,7 +131,7 @@ impl Estimator {
     /// An outage began with the newest `misses` probes; they are no measure of loss.
     pub fn on_outage(&mut self, misses: u32) {
         self.probes.forget_newest(misses);
-        self.traffic.clear();
+        self.traffic = None;
         self.restart = true;
     }
 
@@ -160,7 +162,8 @@ impl Estimator {
     /// Loss that is certain enough to act on: of probes (either way, so an upper bound of each
     /// direction) or of traffic, whichever is worse. A single lost probe hardly shows in it.
     pub fn loss(&self, now: Instant) -> Loss {
-        let probes = if self.traffic.is_ample(now) { 0.0 } else { self.probes.certain() };
+        let ample = self.traffic.as_ref().is_some_and(|traffic| traffic.is_ample(now));
+        let probes = if ample { 0.0 } else { self.probes.certain() };
         Loss::from_fraction(probes.max(self.memory.fraction()))
     }
 
@@ -226,7 +229,7 @@ impl Rtt {
 #[derive(Clone, Debug)]
 struct WindowedMinimum {
     /// `(number of the ten-second span, least sample in it)`.
-    spans: [(u64, f64); Self::SPANS],
+    spans: [(u32, f32); Self::SPANS],
 }
 
 impl WindowedMinimum {
@@ -234,20 +237,27 @@ impl WindowedMinimum {
     const SPAN_US: u64 = 10_000_000;
 
     const fn new() -> Self {
-        Self { spans: [(0, f64::INFINITY); Self::SPANS] }
+        Self { spans: [(0, f32::INFINITY); Self::SPANS] }
     }
 
     fn push(&mut self, now: Instant, sample: f64) {
-        let number = now.as_micros() / Self::SPAN_US;
-        let span = &mut self.spans[(number % Self::SPANS as u64) as usize];
+        let number = Self::number(now);
+        // Exact to a microsecond up to 16 s.
+        let sample = sample as f32;
+        let span = &mut self.spans[number as usize % Self::SPANS];
         *span = if span.0 == number { (number, span.1.min(sample)) } else { (number, sample) };
     }
 
     fn get(&self, now: Instant) -> Option<f64> {
-        let number = now.as_micros() / Self::SPAN_US;
-        let young = self.spans.iter().filter(|span| span.0 + Self::SPANS as u64 > number);
-        let least = young.map(|span| span.1).fold(f64::INFINITY, f64::min);
-        least.is_finite().then_some(least)
+        let number = Self::number(now);
+        let young = self.spans.iter().filter(|span| span.0 + Self::SPANS as u32 > number);
+        let least = young.map(|span| span.1).fold(f32::INFINITY, f32::min);
+        least.is_finite().then(|| f64::from(least))
+    }
+
+    /// Of the ten-second span; there are spans for a thousand years.
+    const fn number(now: Instant) -> u32 {
+        (now.as_micros() / Self::SPAN_US) as u32
     }
 }
 

@@ -5,10 +5,11 @@ use std::time::Duration;
 use crate::time::Instant;
 
 /// The outages of a path: how many, and when the last ones began.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct FlapHistory {
     downs: u32,
-    recent: [Option<Instant>; Self::RECENT],
+    /// None before the first, which most paths never have.
+    recent: Option<Box<[Option<Instant>; Self::RECENT]>>,
 }
 
 impl FlapHistory {
@@ -21,16 +22,19 @@ impl FlapHistory {
 
     /// Outages that began within `span` before `now`; counts no further than eight.
     pub fn downs_within(&self, now: Instant, span: Duration) -> usize {
-        self.recent.iter().flatten().filter(|at| now - **at <= span).count()
+        let recent = self.recent.iter().flat_map(|recent| recent.iter().flatten());
+        recent.filter(|at| now - **at <= span).count()
     }
 
     /// When the last outage began.
     pub fn last(&self) -> Option<Instant> {
-        self.downs.checked_sub(1).and_then(|n| self.recent[n as usize % Self::RECENT])
+        let last = self.downs.checked_sub(1)?;
+        self.recent.as_ref()?[last as usize % Self::RECENT]
     }
 
     pub(super) fn record(&mut self, now: Instant) {
-        self.recent[self.downs as usize % Self::RECENT] = Some(now);
+        let recent = self.recent.get_or_insert_default();
+        recent[self.downs as usize % Self::RECENT] = Some(now);
         self.downs = self.downs.wrapping_add(1);
     }
 }

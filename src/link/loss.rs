@@ -180,10 +180,6 @@ impl TrafficLoss {
     pub(super) fn is_ample(&self, now: Instant) -> bool {
         self.recent >= Self::AMPLE && now - self.at <= Self::FRESH
     }
-
-    pub(super) const fn clear(&mut self) {
-        *self = Self::new();
-    }
 }
 
 /// Loss that was proven stays believed until the samples since speak against it: a path that was

@@ -147,6 +147,7 @@ impl Node {
             return false;
         }
         let state = path_state(now, path, Endpoint::new(None), &self.uplinks, &mut self.rng);
+        entry.paths.reserve_exact(1);
         entry.paths.insert(links, state);
         true
     }

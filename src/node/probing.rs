@@ -123,7 +123,10 @@ impl Node {
         if let Some(promised) = promised {
             state.prober.expect_rtt(Duration::from_micros(promised.latency_us.into()));
         }
-        self.peers[peer.usize()].paths.push(state);
+        let paths = &mut self.peers[peer.usize()].paths;
+        // There are as many of these lists as pairs of nodes, and most stay this short.
+        paths.reserve_exact(1);
+        paths.push(state);
     }
 
     /// Relayed paths that nothing has wanted for a while are measured no more.
@@ -136,6 +139,10 @@ impl Node {
             }
             Path::Via(_) | Path::Direct(_) => true,
         });
+        let paths = &mut self.peers[peer.usize()].paths;
+        if paths.len() < paths.capacity() {
+            paths.shrink_to_fit();
+        }
     }
 
     /// A relayed path that failed is asked again as soon as both its links are said to work: only

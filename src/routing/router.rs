@@ -91,6 +91,18 @@ impl PeerState {
         self.links.iter().find(|link| link.0 == id).map(|link| link.1)
     }
 
+    /// There is no path, or one that is chosen, or would be next, leads through this relay.
+    fn hangs_on(&self, relay: PeerIndex) -> bool {
+        let via = Some(Path::Via(relay));
+        let uses =
+            |s: &Selection| s.chosen.is_none() || [s.chosen, s.detour, s.alternate].contains(&via);
+        self.selections.iter().any(uses)
+            || self
+                .spreads
+                .iter()
+                .any(|spread| spread.0.iter().any(|share| Some(share.path) == via))
+    }
+
     fn hop_link(&self) -> Option<(LinkId, LinkReport)> {
         match self.hop.in_use()? {
             Path::Direct(id) => self.link(id).map(|report| (id, report)),
@@ -209,19 +221,24 @@ impl Router {
         entries: impl IntoIterator<Item = (NodeId, LinkReport)>,
     ) -> Applied {
         let (count, spare) = (self.peers.len(), self.database.spare_relay_kbit(origin));
-        let stale = &mut self.stale;
+        let (stale, peers) = (&mut self.stale, &self.peers);
+        let what = |to: PeerIndex, relay: PeerIndex, turned: bool| {
+            let hangs = || peers.get(to.usize()).is_none_or(|state| state.hangs_on(relay));
+            let urgent = if turned && hangs() { URGENT } else { 0 };
+            PATHS | urgent | if turned { NEWS } else { 0 }
+        };
         let told = |other: PeerIndex, turned: bool| {
             // The link of the two ends is part of paths to either, and of no other; unless it is
             // the one to us.
-            let what = if turned { PATHS | URGENT | NEWS } else { PATHS };
-            stale.mark(other, what);
-            stale.mark(origin, if other.usize() < count { what } else { what | HOP });
+            stale.mark(other, what(other, origin, turned));
+            let to_us = if other.usize() < count { 0 } else { HOP };
+            stale.mark(origin, to_us | what(origin, other, turned));
         };
         let applied = self.database.apply(now, origin, part, entries, told);
         if self.database.spare_relay_kbit(origin) != spare {
             self.stale.mark_all(PATHS);
         }
-        if applied.urgent {
+        if self.stale.any(URGENT) {
             self.due = self.due.min(now);
         } else if applied.changed {
             self.schedule(now, false);
@@ -302,6 +319,8 @@ fn put<K: Copy + Ord, V>(
         (Ok(at), Some(value)) => Some(std::mem::replace(&mut table[at].1, value)),
         (Ok(at), None) => Some(table.remove(at).1),
         (Err(at), Some(value)) if table.len() < max => {
+            // There are as many of these tables as pairs of nodes, and most stay this short.
+            table.reserve_exact(1);
             table.insert(at, (key, value));
             None
         }

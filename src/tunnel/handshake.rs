@@ -185,7 +185,7 @@ impl Tunnels {
                 && now - answered.at < REPEAT_FOR
                 && answered.repeats < REPEATS_MAX
         };
-        let at = self.peers.iter().position(|peer| peer.answered.as_ref().is_some_and(recent))?;
+        let at = self.peers.iter().position(|peer| peer.answered.as_deref().is_some_and(recent))?;
         let peer = &mut self.peers[at];
         if let Source::Relayed { src, .. } = source
             && *src != peer.id
@@ -284,8 +284,8 @@ impl Tunnels {
             let random = YIELD.mul_f64(0.5 * self.rng.unit());
             peer.retry_at = Some(at.max(now + YIELD + random));
         }
-        peer.answered =
-            Some(Answered { mac1: mac1(datagram), at: now, repeats: 0, response, index });
+        let mac1 = mac1(datagram);
+        peer.answered = Some(Box::new(Answered { mac1, at: now, repeats: 0, response, index }));
         if let Some(replaced) = replaced {
             self.indices.release(replaced);
         }

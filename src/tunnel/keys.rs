@@ -110,6 +110,7 @@ impl Counters {
             Ok(at) => at,
             Err(_) if self.entries.len() >= PATHS_MAX => return Err(DropReason::TooManyPaths),
             Err(at) => {
+                self.entries.reserve_exact(1);
                 self.entries.insert(at, (path, 0));
                 at
             }

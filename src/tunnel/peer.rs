@@ -89,6 +89,7 @@ fn entry<T: Default>(list: &mut Vec<(PathId, T)>, path: PathId) -> Option<&mut T
         Ok(at) => at,
         Err(_) if list.len() >= 2 * PATHS_MAX => return None,
         Err(at) => {
+            list.reserve_exact(1);
             list.insert(at, (path, T::default()));
             at
         }
@@ -108,7 +109,7 @@ pub(super) struct Peer {
     pub(super) recipient: Recipient,
     pub(super) cookie: Option<([u8; COOKIE_LEN], Instant)>,
     pub(super) initiation: Option<Initiation>,
-    pub(super) answered: Option<Answered>,
+    pub(super) answered: Option<Box<Answered>>,
     pub(super) next: Option<Box<Keys>>,
     pub(super) current: Option<Box<Keys>>,
     pub(super) previous: [Option<Box<Keys>>; 2],

@@ -177,6 +177,7 @@ impl Windows {
             Ok(at) => at,
             Err(_) if self.entries.len() >= PATHS_MAX => return Err(DropReason::TooManyPaths),
             Err(at) => {
+                self.entries.reserve_exact(1);
                 self.entries.insert(at, (path, Window::new(now)));
                 at
             }

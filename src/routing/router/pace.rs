@@ -1,5 +1,7 @@
 //! When paths are chosen anew.
 
+use std::time::Duration;
+
 use super::Router;
 use crate::metric::{LinkReport, Loss};
 use crate::time::Instant;
@@ -7,6 +9,9 @@ use crate::time::Instant;
 impl Router {
     /// Loss that grows by more than this at once (2 %) is worth a choice at once.
     const URGENT_LOSS: Loss = Loss(1_311);
+
+    /// [`super::RouterConfig::pause`] is for so many peers.
+    const MANY: usize = 50;
 
     pub(super) fn touch(
         &mut self,
@@ -27,9 +32,16 @@ impl Router {
     }
 
     pub(super) fn schedule(&mut self, now: Instant, urgent: bool) {
-        let at = if urgent { now } else { now.max(self.computed_at + self.config.pause) };
+        let at = if urgent { now } else { now.max(self.computed_at + self.pause()) };
         self.due = self.due.min(at);
         self.all_due = self.all_due.min(at);
+    }
+
+    /// In a large overlay much changes all the time, and a choice costs the more: there what is not
+    /// urgent waits longer.
+    fn pause(&self) -> Duration {
+        let many = (self.peers.len() / Self::MANY).max(1) as u32;
+        (self.config.pause * many).min(self.config.idle_pause.max(self.config.pause))
     }
 
     /// When to call [`Router::recompute`], and why.
