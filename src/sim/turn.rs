@@ -9,6 +9,9 @@ use crate::node::{Node, TunVerdict};
 use crate::packet::{Gso, Headers, Segmenter, Vnet, checksum};
 use crate::time::Instant;
 
+/// Buffers that are kept for another use: how many, and how long ones.
+const SPARE_MAX: usize = 4_096;
+const SPARE_LEN: usize = 512;
 /// Longest IP packet.
 const PACKET_MAX: usize = 65_535;
 
@@ -109,7 +112,9 @@ impl Simulator {
             self.end_turn(number, self.deliveries.len(), input);
             done += taken;
         }
-        self.spare.extend(arrived.drain(..).map(|arriving| arriving.bytes));
+        for arriving in arrived.drain(..) {
+            keep(&mut self.spare, arriving.bytes);
+        }
     }
 
     fn thaw(&mut self, number: NodeNumber) {
@@ -276,7 +281,7 @@ impl Simulator {
                 let arriving = Arriving { uplink, source, at, at_port, bytes };
                 self.schedule(at, Happening::Datagram { node, arriving });
             }
-            None => self.spare.push(bytes),
+            None => keep(&mut self.spare, bytes),
         }
     }
 
@@ -335,6 +340,13 @@ fn takes(slot: &RxSlot, arriving: &Arriving) -> bool {
         && len <= slot.stride
         && slot.len + len <= BUFFER_LEN
         && (slot.uplink, slot.source) == (arriving.uplink, arriving.source)
+}
+
+/// Keeps a buffer for another use, unless it is long, as few datagrams are, or there are enough.
+fn keep(spare: &mut Vec<Vec<u8>>, bytes: Vec<u8>) {
+    if spare.len() < SPARE_MAX && bytes.capacity() <= SPARE_LEN {
+        spare.push(bytes);
+    }
 }
 
 /// A copy in a buffer that was used before, if there is one.
