@@ -9,6 +9,7 @@ use super::load::Rate;
 use crate::id::{NodeId, PeerIndex, PublicKey, UplinkIndex};
 use crate::link::{Arrivals, Endpoint, MtuSearch, Outstanding, Prober, ReportedLoss};
 use crate::path::{LinkId, Path};
+use crate::routing::Router;
 use crate::telemetry::Tally;
 use crate::time::Instant;
 use crate::tunnel::ReceiveStats;
@@ -21,7 +22,7 @@ pub(crate) const BASE_DATAGRAM_V4: u16 = 1_252;
 pub(crate) const BASE_DATAGRAM_V6: u16 = 1_232;
 /// Most direct links to one peer: an authentic peer with more uplinks than that is not served over
 /// the rest.
-pub(crate) const LINKS_MAX: usize = 64;
+pub(crate) const LINKS_MAX: usize = Router::MAX_LINKS;
 
 /// One path to a peer and all that is known of it.
 #[derive(Debug)]

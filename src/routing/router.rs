@@ -91,16 +91,27 @@ impl PeerState {
         self.links.iter().find(|link| link.0 == id).map(|link| link.1)
     }
 
-    /// There is no path, or one that is chosen, or would be next, leads through this relay.
+    /// A path that is chosen, or would be next, leads through this relay.
+    fn uses(&self, relay: PeerIndex) -> bool {
+        let via = Path::Via(relay);
+        let uses = |s: &Selection| [s.chosen, s.detour, s.alternate].contains(&Some(via));
+        self.selections.iter().any(uses) || self.spreads.iter().any(|spread| spread.contains(via))
+    }
+
+    /// The same, or there is no path.
     fn hangs_on(&self, relay: PeerIndex) -> bool {
-        let via = Some(Path::Via(relay));
-        let uses =
-            |s: &Selection| s.chosen.is_none() || [s.chosen, s.detour, s.alternate].contains(&via);
-        self.selections.iter().any(uses)
-            || self
-                .spreads
-                .iter()
-                .any(|spread| spread.0.iter().any(|share| Some(share.path) == via))
+        self.selections.iter().any(|selection| selection.chosen.is_none()) || self.uses(relay)
+    }
+
+    /// Makes room for what is measured of a path that is used, at the cost of one that is not.
+    fn make_room(&mut self, relay: PeerIndex) {
+        let known = self.relayed.iter().any(|entry| entry.0 == relay);
+        if known || self.relayed.len() < Router::MAX_MEASURED || !self.uses(relay) {
+            return;
+        }
+        if let Some(at) = self.relayed.iter().position(|entry| !self.uses(entry.0)) {
+            self.relayed.remove(at);
+        }
     }
 
     fn hop_link(&self) -> Option<(LinkId, LinkReport)> {
@@ -137,8 +148,9 @@ pub struct Router {
 
 impl Router {
     /// Direct links to one peer that are looked at.
-    pub const MAX_LINKS: usize = 32;
-    /// Paths to one peer through relays that are measured end to end.
+    pub const MAX_LINKS: usize = 64;
+    /// Paths to one peer through relays that are measured end to end: those that are used come
+    /// first.
     pub const MAX_MEASURED: usize = 8;
 
     /// A router of the node `me`. The `seed` gives this node its own order of near-equal relays.
@@ -183,7 +195,7 @@ impl Router {
         report: Option<LinkReport>,
     ) {
         let Some(state) = self.peers.get_mut(peer.usize()) else { return };
-        let before = put(&mut state.links, link, report, Self::MAX_LINKS);
+        let Ok(before) = put(&mut state.links, link, report, Self::MAX_LINKS) else { return };
         if before.map(LinkReport::weighed) != report.map(LinkReport::weighed) {
             self.stale.mark(peer, HOP | PATHS);
         }
@@ -203,7 +215,8 @@ impl Router {
     ) {
         let Some(state) = self.peers.get_mut(peer.usize()) else { return };
         let timed = report.map(|report| (report, now));
-        let before = put(&mut state.relayed, relay, timed, Self::MAX_MEASURED);
+        state.make_room(relay);
+        let Ok(before) = put(&mut state.relayed, relay, timed, Self::MAX_MEASURED) else { return };
         let before = before.map(|before| before.0);
         if before.map(LinkReport::weighed) != report.map(LinkReport::weighed) {
             self.stale.mark(peer, PATHS);
@@ -307,24 +320,32 @@ impl Router {
     }
 }
 
-/// Sets, replaces or removes an entry of a small table ordered by key; says what was there. At the
-/// limit a new key is not taken.
+/// A table that takes no new key.
+#[derive(Debug)]
+struct Full;
+
+/// Sets, replaces or removes an entry of a small table ordered by key; says what was there.
+///
+/// # Errors
+///
+/// At the limit a new key is not taken.
 fn put<K: Copy + Ord, V>(
     table: &mut Vec<(K, V)>,
     key: K,
     value: Option<V>,
     max: usize,
-) -> Option<V> {
+) -> Result<Option<V>, Full> {
     match (table.binary_search_by_key(&key, |entry| entry.0), value) {
-        (Ok(at), Some(value)) => Some(std::mem::replace(&mut table[at].1, value)),
-        (Ok(at), None) => Some(table.remove(at).1),
+        (Ok(at), Some(value)) => Ok(Some(std::mem::replace(&mut table[at].1, value))),
+        (Ok(at), None) => Ok(Some(table.remove(at).1)),
         (Err(at), Some(value)) if table.len() < max => {
             // There are as many of these tables as pairs of nodes, and most stay this short.
             table.reserve_exact(1);
             table.insert(at, (key, value));
-            None
+            Ok(None)
         }
-        (Err(_), _) => None,
+        (Err(_), Some(_)) => Err(Full),
+        (Err(_), None) => Ok(None),
     }
 }
 

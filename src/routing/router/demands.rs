@@ -96,11 +96,12 @@ impl Router {
         value: Option<(f64, Instant)>,
     ) -> bool {
         let Some(state) = self.peers.get_mut(peer.usize()) else { return false };
-        super::put(&mut state.app_values, path, value, Self::MAX_APP_VALUES);
+        if super::put(&mut state.app_values, path, value, Self::MAX_APP_VALUES).is_err() {
+            return false;
+        }
         self.stale.mark(peer, PATHS);
-        let kept = state.app_values.iter().any(|entry| entry.0 == path);
         self.due = self.due.min(now);
-        kept == value.is_some()
+        true
     }
 
     /// What applications say of the paths to a peer, and until when.

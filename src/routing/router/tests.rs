@@ -317,6 +317,41 @@ fn a_measurement_that_nobody_repeats_is_forgotten() {
 }
 
 #[test]
+fn of_more_measurements_than_are_kept_those_in_use_count_and_nobody_is_hurried() {
+    let mut bench = Bench::new(12);
+    for relay in 1..10 {
+        bench.direct(0, relay, up(10));
+        // The last one is the best, the one before it the next best.
+        bench.advertise(0, relay, &[(0, up(200 - 20 * u32::from(relay)))]);
+    }
+    bench.recompute(0);
+    assert_eq!(bench.path(0), via(9));
+    let tell = |bench: &mut Bench, ms| {
+        for relay in 1..10 {
+            let rtt = up(210 - 20 * u32::from(relay));
+            bench.router.update_relayed(at(ms), peer(0), peer(relay), Some(rtt));
+        }
+    };
+    tell(&mut bench, 10);
+    bench.recompute(10);
+    for ms in [20, 30, 40] {
+        tell(&mut bench, ms);
+        assert!(bench.router.poll_timeout().0 > at(ms), "what is known is told again");
+    }
+    let dead = report(30, 0.0, Liveness::Down);
+    bench.router.update_relayed(at(50), peer(0), peer(9), Some(dead));
+    assert_eq!(bench.router.poll_timeout().0, at(50));
+    bench.recompute(50);
+    assert_eq!(bench.path(0), via(8));
+    for remote in 0..=Router::MAX_LINKS as u8 {
+        bench.router.update_direct(at(50), peer(10), link(0, remote), Some(up(10)));
+    }
+    bench.recompute(50);
+    bench.router.update_direct(at(60), peer(10), link(0, Router::MAX_LINKS as u8), Some(up(10)));
+    assert!(bench.router.poll_timeout().0 > at(60));
+}
+
+#[test]
 fn several_links_are_candidates_and_the_alternate_shares_no_uplink() {
     let mut bench = Bench::new(2);
     let to = peer(0);
