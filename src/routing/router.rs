@@ -350,4 +350,6 @@ fn put<K: Copy + Ord, V>(
 }
 
 #[cfg(test)]
+mod differential;
+#[cfg(test)]
 mod tests;

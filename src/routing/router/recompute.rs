@@ -50,8 +50,10 @@ impl Router {
         if all {
             self.computed_at = now;
             self.all_due = now + self.config.idle_pause;
-            self.stale.begin_round(now);
+            self.stale.begin_round();
         }
+        // Links are decided on in every round.
+        self.stale.mark_due(now);
         self.due = self.all_due;
         self.expire(now);
         let mut changed = false;

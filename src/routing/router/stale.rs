@@ -64,13 +64,17 @@ impl Stale {
         }
     }
 
-    /// All peers are looked at, and those whose turn it is are decided on whatever happened.
-    pub(super) fn begin_round(&mut self, now: Instant) {
+    /// Marks those for whom the time alone makes a difference by now.
+    pub(super) fn mark_due(&mut self, now: Instant) {
         for (due, mark) in self.due.iter_mut().zip(&mut self.marks) {
             if due.take_if(|due| *due <= now).is_some() {
                 *mark |= HOP | PATHS;
             }
         }
+    }
+
+    /// All peers are looked at, and those whose turn it is are decided on whatever happened.
+    pub(super) fn begin_round(&mut self) {
         let turn = self.round % Self::ROUNDS;
         let marks = self.marks.iter_mut().skip(turn).step_by(Self::ROUNDS);
         marks.for_each(|mark| *mark |= HOP | PATHS | NEWS);
@@ -90,7 +94,7 @@ mod tests {
         assert!(!stale.any(HOP | PATHS) && stale.any(NEWS));
         let mut turns = [0; 37];
         for _ in 0..Stale::ROUNDS * 3 {
-            stale.begin_round(Instant::ZERO);
+            stale.begin_round();
             for peer in peers() {
                 turns[peer.usize()] += u32::from(stale.take(peer, PATHS) != 0);
             }
@@ -100,11 +104,11 @@ mod tests {
         stale.mark_at(peer, Some(at(9)));
         stale.mark_at(peer, Some(at(7)));
         stale.mark_at(peer, None);
-        stale.begin_round(at(6));
+        stale.mark_due(at(6));
         assert_eq!(stale.take(peer, PATHS), 0);
-        stale.begin_round(at(7));
+        stale.mark_due(at(7));
         assert_eq!(stale.take(peer, PATHS), PATHS);
-        stale.begin_round(at(9));
+        stale.mark_due(at(9));
         assert_eq!(stale.take(peer, PATHS), 0, "it was decided");
         stale.mark(PeerIndex(99), PATHS);
         assert_eq!(stale.take(PeerIndex(99), PATHS), 0, "a stranger");
