@@ -78,9 +78,7 @@ return within a minute of it. Written by
 |---|---|---|---|---|---|
 $(rows)
 
-Known: with seed 492 and 10 % loss, one end returns to the lossy path ten seconds after it left it, for five seconds
-(\`RONGATE_SEED=492 cargo test --test recovery medium_loss\`); the row ends there. With seed 834 and 100 ms more delay
-it takes 1,040 ms until both ends have left.
+Known: with seed 834 and 100 ms more delay it takes 1,040 ms until both ends have left.
 PAGE
 }
 

@@ -140,15 +140,16 @@ impl LinkReport {
         }
     }
 
-    /// This report with time and loss at least as bad as the other end's, if that one is of a link
-    /// that works; the state is left as it is.
+    /// This report with time and loss at least as bad as the other end's; the state is left as it is.
+    /// Of a link that the other end sees no answers on, the loss counts that it found before.
     #[must_use]
     pub fn measured_worse(self, other_end: Option<Self>) -> Self {
         match other_end {
-            Some(other) if other.state != Liveness::Down => {
-                Self { state: self.state, ..self.worse(other) }
+            Some(other) if other.state == Liveness::Down => {
+                Self { loss: self.loss.max(other.loss), ..self }
             }
-            _ => self,
+            Some(other) => Self { state: self.state, ..self.worse(other) },
+            None => self,
         }
     }
 

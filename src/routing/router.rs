@@ -302,11 +302,18 @@ impl Router {
         self.peers.get(peer.usize())?.hop_link().map(|hop| hop.0)
     }
 
-    /// The report on that link: what we advertise of the peer. Down when there is no link.
+    /// The report on that link: what we advertise of the peer. Down when there is no link; what is
+    /// known of loss stays true, and is news to a peer that hears us all the same.
     pub fn direct_report(&self, peer: PeerIndex) -> LinkReport {
-        let down = LinkReport { latency_us: u32::MAX, ..LinkReport::default() };
         let state = self.peers.get(peer.usize());
-        state.and_then(PeerState::hop_link).map_or(down, |hop| hop.1)
+        state.and_then(PeerState::hop_link).map_or_else(
+            || {
+                let links = state.map_or(&[][..], |state| &state.links);
+                let loss = links.iter().map(|link| link.1.loss).min().unwrap_or_default();
+                LinkReport { latency_us: u32::MAX, loss, ..LinkReport::default() }
+            },
+            |hop| hop.1,
+        )
     }
 
     /// Grows whenever any path, alternate or link to use changed. Flows may cache a path with it.

@@ -352,6 +352,33 @@ fn of_more_measurements_than_are_kept_those_in_use_count_and_nobody_is_hurried()
 }
 
 #[test]
+fn the_loss_that_the_other_end_found_stays_true_in_an_outage_that_it_sees() {
+    let mut bench = Bench::triangle(20, 40);
+    let says = |bench: &mut Bench, ms, report| {
+        bench.advertise(ms, 1, &[(0, up(40))]);
+        let (seq, spare_relay_kbit) = (ms as u32, u32::MAX);
+        let (part, parts, delta) = (0, 1, false);
+        let part = Advertisement { epoch: 1, seq, part, parts, delta, spare_relay_kbit };
+        bench.router.apply(at(ms), peer(0), &part, [(NodeId(99), report)]);
+        bench.recompute(ms);
+    };
+    says(&mut bench, 20_000, report(20, 0.1, Liveness::Up));
+    assert_eq!(bench.path(0), via(1));
+    for ms in 50..90 {
+        says(&mut bench, ms * 1_000, report(20, 0.1, Liveness::Down));
+        assert_eq!(bench.path(0), via(1), "{ms}");
+    }
+    says(&mut bench, 90_000, up(20));
+    assert_eq!(bench.path(0), DIRECT);
+    // And so we tell it ourselves.
+    let dead = report(20, 0.1, Liveness::Down);
+    bench.direct(91_000, 0, dead);
+    bench.recompute(91_000);
+    let told = bench.router.direct_report(peer(0));
+    assert_eq!((told.loss, told.latency_us), (dead.loss, u32::MAX));
+}
+
+#[test]
 fn several_links_are_candidates_and_the_alternate_shares_no_uplink() {
     let mut bench = Bench::new(2);
     let to = peer(0);
