@@ -7,6 +7,7 @@ mod support;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use rongate::id::PeerIndex;
 use rongate::metric::Metric;
 use rongate::rng::Rng;
 use rongate::sim::{LinkModel, Mesh, Simulator};
@@ -201,4 +202,40 @@ fn the_same_seed_gives_the_same_run() {
     let first = run();
     assert!(first.len() >= 18, "{}", first.len());
     assert_eq!(first, run());
+}
+
+/// A host that sleeps hears nothing, and its clock runs on. What it knew of the paths to peers with
+/// which nothing goes on is no worse than what it knew of the others.
+#[test]
+fn what_was_measured_before_the_host_slept_is_not_forgotten() {
+    let mut configs = Mesh::default().configs();
+    // So little that idle paths are probed more rarely than the host sleeps.
+    configs.iter_mut().for_each(|config| config.control_budget_bps = 200);
+    let mut simulator = Simulator::new(configs, LinkModel::default(), 5);
+    let [far, us] = [1, 0].map(|site| Mesh::underlay(site, 0));
+    simulator.network.set_both(far, us, |link| link.delay = Duration::from_millis(100));
+    simulator.run_for(Duration::from_secs(60));
+    for round in 0..6 {
+        simulator.run_for(Duration::from_millis(30_900));
+        let set = |simulator: &mut Simulator, up| {
+            for site in 1..4 {
+                let other = Mesh::underlay(site, 0);
+                simulator.network.set_both(us, other, |link| link.up = up);
+            }
+        };
+        let is_measured = |simulator: &Simulator| {
+            let node = simulator.node(0).unwrap();
+            let why = node.explain(simulator.now(), PeerIndex(0), Metric::Latency).unwrap();
+            let used = why.candidates.iter().find(|c| Some(c.path) == why.chosen);
+            used.is_some_and(|used| used.path.relay().is_some() && used.measured)
+        };
+        assert!(is_measured(&simulator), "{round}");
+        set(&mut simulator, false);
+        simulator.run_for(Duration::from_millis(150));
+        simulator.freeze(0, Duration::from_secs(8));
+        simulator.run_for(Duration::from_millis(7_999));
+        set(&mut simulator, true);
+        simulator.run_for(Duration::from_millis(10));
+        assert!(is_measured(&simulator), "{round}");
+    }
 }

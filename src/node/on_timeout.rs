@@ -21,6 +21,9 @@ const LATE: Duration = Duration::from_millis(100);
 const INITIATION_RELAYS: usize = 2;
 /// How long the answer to an MTU probe may take before the round trip is known.
 const MTU_TIMEOUT: Duration = Duration::from_millis(500);
+/// After a pause of the whole process that is as long as this, the router may be about to forget what
+/// it was told before it, although nothing is known to be wrong with it.
+const STOPPED: Duration = Duration::from_secs(3);
 /// Flows and mappings looked at in one turn.
 const EXPIRY_BUDGET: usize = 256;
 /// How often expiry is looked at.
@@ -40,6 +43,9 @@ impl Node {
             }
         }
         self.router_stale = false;
+        if now - self.expiry_due > STOPPED {
+            self.peers.mark_reports();
+        }
         self.update_routing(now);
         self.advertise(now, out);
         if now >= self.expiry_due {
@@ -102,6 +108,8 @@ impl Node {
         if let Some(at) = peer.arrivals.poll_timeout() {
             offer(at, "report");
         }
+        // That a relayed path is wanted no more is seen when it would be probed next, before it is: to
+        // wake up for that would spare nothing.
         for state in &peer.paths {
             if state.routable {
                 let (at, why) = state.prober.poll_timeout();

@@ -97,6 +97,11 @@ impl Peers {
         }
     }
 
+    /// The router is to be told of all peers again.
+    pub(super) fn mark_reports(&self) {
+        self.marks.iter().for_each(|mark| mark.set(mark.get() | REPORT));
+    }
+
     /// True when a peer may have changed since this was last asked: what follows from the choice of
     /// paths is to be looked at.
     pub(super) fn take_care(&self, peer: PeerIndex) -> bool {
