@@ -65,19 +65,18 @@ impl Outstanding {
         (self.count > 0).then(|| self.at(0))
     }
 
-    /// A report says that more has arrived. Returns until when what was sent is covered.
-    pub fn on_growth(&mut self, now: Instant, rtt: Duration) -> Instant {
-        let covered = now.before(rtt);
+    /// A report says that more has arrived, and so covers what was sent until `covered`: a round trip
+    /// ago, or earlier if more is known.
+    pub fn on_growth(&mut self, now: Instant, rtt: Duration, covered: Instant) {
         if let Some(oldest) = self.oldest()
             && oldest <= covered
         {
-            let sample = (covered - oldest).as_micros() as f64;
+            let sample = (now.before(rtt) - oldest).as_micros() as f64;
             let error = (sample - self.delay_us).abs();
             self.deviation_us += (error - self.deviation_us) / 4.0;
             self.delay_us += (sample - self.delay_us) / 8.0;
         }
         self.cover(covered);
-        covered
     }
 
     /// What was sent until `covered` is known to have arrived, or to be lost.
@@ -133,7 +132,7 @@ mod tests {
                 outstanding.on_sent(at(ms));
             }
             if ms % pause == 0 && ms > 1_040 {
-                outstanding.on_growth(at(ms), RTT);
+                outstanding.on_growth(at(ms), RTT, at(ms).before(RTT));
             }
         }
         outstanding
@@ -156,9 +155,9 @@ mod tests {
         assert_eq!(outstanding.due(RTT), None);
         outstanding.on_sent(at(100));
         assert!(outstanding.due(RTT).is_some());
-        outstanding.on_growth(at(139), RTT);
+        outstanding.on_growth(at(139), RTT, at(139).before(RTT));
         assert!(outstanding.due(RTT).is_some(), "the report is of what was sent before");
-        outstanding.on_growth(at(140), RTT);
+        outstanding.on_growth(at(140), RTT, at(140).before(RTT));
         assert_eq!(outstanding.due(RTT), None);
     }
 

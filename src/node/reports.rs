@@ -80,15 +80,18 @@ impl Node {
             self.router_stale = true;
         }
         let Some(rtt) = state.prober.estimator().rtt().filter(|_| reported.grew) else { return };
-        let mut covered = state.outstanding.on_growth(now, rtt);
-        if state.prober.state() == Liveness::Suspect && by != Some(state.path) {
-            // What arrived before a failure may be reported long after it, by another path.
+        let suspect = state.prober.state() == Liveness::Suspect;
+        let by_another = by != Some(state.path);
+        let mut covered = now.before(rtt);
+        if suspect {
+            // What arrived before a failure may be reported long after it.
             let age = AGE_UNIT * report.age.into();
             covered = now.before(rtt.max(way_back.unwrap_or_default()) + age);
-            if covered < state.prober.since() {
+            if by_another && (way_back.is_none() || covered < state.prober.since()) {
                 return;
             }
         }
+        state.outstanding.on_growth(now, rtt, covered);
         if state.prober.on_progress(now, covered) == Some(Liveness::Up) {
             state.outstanding.be_patient();
             self.router_stale = true;

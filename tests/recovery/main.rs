@@ -50,6 +50,19 @@ fn a_one_way_black_hole_is_left() {
 }
 
 #[test]
+fn a_one_way_black_hole_is_left_by_a_transfer_without_answers() {
+    bounded(row("black hole, one way, a transfer without answers", |seed| {
+        let mut scene = Scene::new(seed, 1);
+        (scene.answers, scene.bulk, scene.pause) = (false, true, ms(1));
+        scene.run(ms(2_000 + seed % 50));
+        let start = scene.simulator.now();
+        scene.one_way(0, |link| link.up = false);
+        scene.run(ms(3_000));
+        scene.gap(start).saturating_sub(scene.added())
+    }));
+}
+
+#[test]
 fn a_redundant_class_loses_nothing() {
     row("black hole, `redundancy: 2`: packets lost", |seed| {
         let mut scene = Scene::new(seed, 2);

@@ -32,6 +32,8 @@ pub(crate) struct Scene {
     pub(crate) direct: Duration,
     pub(crate) relayed: Duration,
     pub(crate) traffic: bool,
+    /// Site 1 sends as well.
+    pub(crate) answers: bool,
     /// Between two packets of a direction.
     pub(crate) pause: Duration,
     /// Large packets are sent from site 0, and when they arrived.
@@ -66,6 +68,7 @@ impl Scene {
             direct,
             relayed: hop * 2,
             traffic: true,
+            answers: true,
             pause: PAUSE,
             bulk: false,
             large: Vec::new(),
@@ -124,7 +127,9 @@ impl Scene {
         while self.simulator.now() < end {
             if self.traffic {
                 self.send(0);
-                self.send(1);
+                if self.answers {
+                    self.send(1);
+                }
             }
             if self.bulk {
                 let (from, to) = (Mesh::host(0, 5), Mesh::host(1, 5));
@@ -191,7 +196,7 @@ impl Scene {
         self.arrived[direction].get(number).copied().flatten()
     }
 
-    /// The longest time without an arrival since `from`, of both directions.
+    /// The longest time without an arrival since `from`, of all directions with traffic.
     pub(crate) fn gap(&self, from: Instant) -> Duration {
         let gap = |arrived: &Vec<Option<Instant>>| {
             let mut times: Vec<_> = arrived.iter().flatten().copied().collect();
@@ -201,7 +206,8 @@ impl Scene {
             let late = times.windows(2).filter(|pair| pair[1] >= from);
             late.map(|pair| pair[1] - pair[0]).max().unwrap()
         };
-        self.arrived.iter().map(gap).max().unwrap()
+        let directions = if self.answers { 2 } else { 1 };
+        self.arrived[..directions].iter().map(gap).max().unwrap()
     }
 
     pub(crate) fn lost(&self, direction: usize, from: Instant, to: Instant) -> usize {
