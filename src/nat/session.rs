@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::end::{End, halves};
-use super::mapping::{Kind, MappingId};
+use super::mapping::{InsideEnd, Kind, MappingId};
 use super::table::Table;
 use super::tcp::{Side, TcpState};
 use super::{NatTimers, Realm};
@@ -88,17 +88,29 @@ impl Table {
         self.open(now, id, remote, State::Permit(seconds))
     }
 
-    /// Whether a host of the realm, of the mapping if it has one, may have so many more sessions for
-    /// a packet that it sent.
+    /// Whether a host may have so many more sessions for a packet that it sent, by the mapping if it
+    /// has one. A single first one of a mapping is within its share in any case: the mapping itself
+    /// was.
     pub(super) fn check_room(
         &self,
-        realm: Realm,
+        inside: &InsideEnd,
         known: Option<MappingId>,
         more: u32,
     ) -> Result<(), DropReason> {
         if more == 0 {
             return Ok(());
         }
+        self.check_room_of_all(inside.realm, more)?;
+        let mapping = known.and_then(|id| self.get(id));
+        if more == 1 && mapping.is_none_or(|mapping| mapping.session_count == 0) {
+            return Ok(());
+        }
+        let host = mapping.map_or_else(|| self.known_host(inside), |mapping| Some(mapping.host));
+        self.check_share(host, self.limits.max_sessions_per_host.saturating_sub(more - 1))
+    }
+
+    /// Whether there is room for so many more sessions, and the realm's share of it.
+    fn check_room_of_all(&self, realm: Realm, more: u32) -> Result<(), DropReason> {
         if self.sessions.len() + more as usize > self.sessions.capacity() {
             return Err(DropReason::NatTableFull);
         }
@@ -106,23 +118,23 @@ impl Table {
         if u64::from(self.realms.sessions_of(realm)) + u64::from(more) > share {
             return Err(DropReason::NatSiteLimit);
         }
-        let most = self.limits.max_sessions_per_host;
-        self.check_share(known, most.saturating_sub(more - 1))
+        Ok(())
     }
 
     /// The same for one session that somebody outside begins: half of a host's share is left for what
     /// the host itself begins.
     pub(super) fn check_room_for_stranger(&self, id: MappingId) -> Result<(), DropReason> {
-        let realm = self.get(id).ok_or(DropReason::NatTableFull)?.inside.realm;
-        self.check_room(realm, None, 1)?;
-        self.check_share(Some(id), self.limits.max_sessions_per_host / 2)
+        let mapping = self.get(id).ok_or(DropReason::NatTableFull)?;
+        self.check_room_of_all(mapping.inside.realm, 1)?;
+        if mapping.session_count == 0 {
+            return Ok(());
+        }
+        self.check_share(Some(mapping.host), self.limits.max_sessions_per_host / 2)
     }
 
-    /// Whether the mapping's host has fewer sessions than `below`. The first ones of a mapping are
-    /// within its share in any case: the mapping itself was.
-    fn check_share(&self, mapping: Option<MappingId>, below: u32) -> Result<(), DropReason> {
-        let mapping = mapping.and_then(|id| self.get(id)).filter(|of| of.session_count > 0);
-        let host = mapping.and_then(|mapping| self.hosts.get(mapping.host));
+    /// Whether the host has fewer sessions than `below`. One that is not known has none.
+    fn check_share(&self, host: Option<u32>, below: u32) -> Result<(), DropReason> {
+        let host = host.and_then(|host| self.hosts.get(host));
         if host.is_some_and(|host| host.sessions >= below) {
             return Err(DropReason::NatHostLimit);
         }

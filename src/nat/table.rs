@@ -112,7 +112,7 @@ impl Table {
         // mapping without its sessions, no connection whose remote end may not answer.
         let permits = self.permits_needed(known, transport, remote);
         if transport != Transport::Tcp {
-            self.check_room(inside.realm, known, permits)?;
+            self.check_room(&inside, known, permits)?;
             let id = known.map_or_else(|| self.create(now, inside, remote), Ok)?;
             let idle = self.idle_time(transport, remote.port);
             self.keep(now, id, idle);
@@ -121,20 +121,20 @@ impl Table {
         }
         let session = known.and_then(|id| self.connection(id, remote));
         let id = if let (Some(id), Some(session)) = (known, session) {
-            self.check_room(inside.realm, known, permits)?;
+            self.check_room(&inside, known, permits)?;
             self.advance(now, session, Side::Inside, flags);
             id
         } else {
             match (TcpState::first(Side::Inside, flags), known) {
                 (Some(state), _) => {
-                    self.check_room(inside.realm, known, 1 + permits)?;
+                    self.check_room(&inside, known, 1 + permits)?;
                     let id = known.map_or_else(|| self.create(now, inside, remote), Ok)?;
                     self.open(now, id, remote, State::Tcp(state))?;
                     id
                 }
                 // RFC 6146 section 3.5.2.2: with a mapping it passes, but makes no session.
                 (None, Some(id)) => {
-                    self.check_room(inside.realm, known, permits)?;
+                    self.check_room(&inside, known, permits)?;
                     id
                 }
                 (None, None) => return Err(DropReason::NatNoSession),

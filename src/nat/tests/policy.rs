@@ -78,6 +78,22 @@ fn a_host_at_its_share_of_sessions_leaves_no_half_of_what_it_was_refused() {
 }
 
 #[test]
+fn new_ports_of_a_host_at_its_share_bring_one_session_each_at_most() {
+    for filtering in [Dependence::Address, Dependence::AddressAndPort] {
+        let mut config = with(Dependence::EndpointIndependent, filtering);
+        config.limits.max_sessions_per_host = 3;
+        let mut lab = Lab::new(&config);
+        for port in 5_000..5_010 {
+            // Whether it passes or not.
+            let _ = lab.out(SITE, &format!("10.2.0.1:{port}"), SERVER, tcp(SYN));
+        }
+        let counts = lab.nat.counts();
+        assert!(counts.sessions > 0 && counts.sessions <= 3 + counts.mappings, "{counts:?}");
+        lab.nat.check();
+    }
+}
+
+#[test]
 fn a_filter_forgets_whom_the_host_has_not_sent_to_for_long() {
     let mut lab = filtered(Dependence::AddressAndPort);
     let mapped = lab.out(SITE, HOST, SERVER, Upper::Udp).unwrap();
