@@ -206,16 +206,15 @@ fn a_class_uses_the_exits_that_it_may() {
     assert_eq!(dropped(&sim, 0, DropReason::PolicyClosed) - before, 5);
 }
 
-/// A packet from a host of site 0 to the outside address of one of site 1.
-#[test]
-fn hosts_that_meet_at_our_exit_go_by_their_classes() {
+/// Sites 1 and 2 use the exit of site 0. Returns the outside end that it gave to a host of site 1.
+fn met_at_our_exit(special: Class) -> (Simulator, (Ipv4Addr, u16)) {
     let mesh = Mesh { exits: true, ..Mesh::default() };
-    let avoid = Scope { peers: Some(vec![NEAR_RELAY]), ..Scope::default() };
-    let mut sim = overlay(mesh, Class { avoid, ..Class::default() }, |configs| {
+    let mut sim = overlay(mesh, special, |configs| {
         let outside = "203.0.113.99/32".parse().unwrap();
         configs[0].egress.as_mut().unwrap().nat.pool = vec![outside];
-        // Its first peer is site 0.
+        // Their first peer is site 0.
         configs[1].internet_via = vec![ExitVia::Peer(PeerIndex(0))];
+        configs[2].internet_via = vec![ExitVia::Peer(PeerIndex(0))];
     });
     let internet = (Ipv4Addr::new(8, 8, 8, 8), 53);
     sim.send(1, &packet((Mesh::host(1, 5), 9_000), internet, 1, 100));
@@ -223,7 +222,64 @@ fn hosts_that_meet_at_our_exit_go_by_their_classes() {
     let left = sim.take_deliveries().into_iter().find(|d| d.node == 0).expect("by our exit");
     let headers = Headers::parse(&left.packet).unwrap();
     let IpAddr::V4(outside) = headers.source else { panic!("{headers:?}") };
-    let outside = (outside, u16::from_be_bytes([left.packet[20], left.packet[21]]));
+    (sim, (outside, u16::from_be_bytes([left.packet[20], left.packet[21]])))
+}
+
+#[test]
+fn hosts_that_meet_at_our_exit_are_taken_off_their_rate_once() {
+    let (mut sim, outside) = met_at_our_exit(Class::default());
+    sim.operate(0, |node, now| {
+        let mut policy = group_policy(Group::Flow);
+        let all = Class { rate_bps: Some(800_000), ..Class::default() };
+        policy.classes = Classes::new(vec![all]);
+        node.set_policy(now, policy);
+    });
+    // Three times what the rate lets through, for ten seconds.
+    for id in 0..3_000 {
+        sim.send(0, &packet((Mesh::host(0, 5), 700), outside, id, 1_000));
+        if id % 3 == 2 {
+            sim.run_for(ms(10));
+        }
+    }
+    sim.run_for(ms(200));
+    let arrived = sim.take_deliveries().iter().filter(|d| d.node == 1).count();
+    assert!((1_000..=1_140).contains(&arrived), "{arrived}");
+}
+
+/// The sender is at the exit's own site, or behind the exit.
+#[test]
+fn hosts_that_meet_at_our_exit_are_told_why_a_packet_does_not_go_on() {
+    let avoid = Scope { peers: Some(vec![NEAR_RELAY, OTHER_RELAY]), ..Scope::default() };
+    let (mut sim, outside) = met_at_our_exit(Class { avoid, ..Class::default() });
+    let told = |sim: &mut Simulator, site: u8, len: usize| {
+        let host = Mesh::host(site, 5);
+        sim.send(usize::from(site), &packet((host, 700), outside, 1, len));
+        sim.run_for(ms(200));
+        let told = sim.take_deliveries();
+        let [told] = &told[..] else { panic!("{site}: {told:?}") };
+        let headers = Headers::parse(&told.packet).unwrap();
+        assert_eq!((told.node, headers.destination), (usize::from(site), IpAddr::V4(host)));
+        // Of the packet as the host sent it.
+        let quote = &told.packet[28..];
+        assert_eq!(quote[12..20], [host.octets(), outside.0.octets()].concat());
+        assert_eq!(quote[20..24], [700, outside.1].map(u16::to_be_bytes).concat());
+        [told.packet[20], told.packet[21]]
+    };
+    assert_eq!(told(&mut sim, 0, 1_480), [3, 4], "too big");
+    // What is left to the class is no way.
+    cut(&mut sim, 0, 1);
+    sim.run_for(Duration::from_secs(10));
+    sim.take_deliveries();
+    for site in [0, 2] {
+        assert_eq!(told(&mut sim, site, 100), [3, 13], "prohibited");
+    }
+}
+
+/// A packet from a host of site 0 to the outside address of one of site 1.
+#[test]
+fn hosts_that_meet_at_our_exit_go_at_our_exit_go_by_their_classes() {
+    let avoid = Scope { peers: Some(vec![NEAR_RELAY]), ..Scope::default() };
+    let (mut sim, outside) = met_at_our_exit(Class { avoid, ..Class::default() });
     cut(&mut sim, 0, 1);
     sim.run_for(Duration::from_secs(10));
     let meet = |sim: &mut Simulator| {

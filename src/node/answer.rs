@@ -3,10 +3,11 @@
 use std::net::IpAddr;
 
 use super::Node;
-use super::exit::Exit;
+use super::from_internet::Meeting;
 use crate::batch::Output;
 use crate::nat::{Outbound, Realm};
 use crate::packet::{Headers, Vnet, icmp};
+use crate::telemetry::DropReason;
 use crate::time::Instant;
 
 impl Node {
@@ -33,10 +34,9 @@ impl Node {
                 }
                 return;
             }
-            let Some(exit) = &mut self.exit else { return };
-            if translate(exit, now, realm, &mut reply[..len]).is_none() {
-                return;
-            }
+            // Whoever cannot be told is not.
+            let _ = self.answer_outside(now, realm, &mut reply[..len], out);
+            return;
         }
         if len > 0 && out.write_generated(Vnet::default(), &reply[..len]) {
             self.counters.tun_tx.add(1, len as u64);
@@ -65,15 +65,32 @@ impl Node {
         let _ = self.send_back(now, peer, reply, &headers, &Vnet::default(), out);
     }
 
+    /// Tells the sender of a packet that came in by a mapping of our NAT, in the addresses that it
+    /// knows: one in the Internet, or another host behind the NAT.
+    fn answer_outside(
+        &mut self,
+        now: Instant,
+        realm: Realm,
+        reply: &mut [u8],
+        out: &mut Output,
+    ) -> Result<(), DropReason> {
+        let (headers, whole) = (Headers::parse(reply)?, Vnet::default());
+        let exit = self.exit.as_mut().ok_or(DropReason::ExitRefused)?;
+        match exit.nat.outbound(now, realm, reply, &headers, &whole)? {
+            Outbound::Held => Ok(()),
+            Outbound::Internet => {
+                let headers = Headers::parse(reply)?;
+                exit.aliases.put_on(reply, &headers, &whole)?;
+                self.write_made(reply, out)
+            }
+            Outbound::Hairpin(inbound) => {
+                let meeting = Meeting { from: realm, inbound };
+                self.without_rest(|node| node.turn_round_whole(now, meeting, reply, &whole, out))
+            }
+        }
+    }
+
     fn own_address(&self, ipv6: bool) -> Option<IpAddr> {
         self.addresses.iter().copied().find(|address| address.is_ipv6() == ipv6)
     }
-}
-
-/// Gives an answer the addresses that the Internet knows; none when it may not leave.
-fn translate(exit: &mut Exit, now: Instant, realm: Realm, reply: &mut [u8]) -> Option<()> {
-    let (headers, whole) = (Headers::parse(reply).ok()?, Vnet::default());
-    let sent = exit.nat.outbound(now, realm, reply, &headers, &whole).ok()?;
-    let headers = Headers::parse(reply).ok().filter(|_| sent == Outbound::Internet)?;
-    exit.aliases.put_on(reply, &headers, &whole).ok()
 }

@@ -6,11 +6,12 @@ use ipnet::IpNet;
 
 use super::alias::Aliases;
 use super::deliver::Admitted;
+use super::from_internet::Meeting;
 use super::{EgressConfig, Label, Node};
 use crate::batch::Output;
 use crate::id::PeerIndex;
 use crate::metric::Metric;
-use crate::nat::{Inbound, Nat, Outbound, Realm, Refusal};
+use crate::nat::{Nat, Outbound, Realm, Refusal};
 use crate::packet::{Headers, Vnet, icmp};
 use crate::rng::Rng;
 use crate::telemetry::DropReason;
@@ -131,7 +132,9 @@ impl Node {
         let admitted = match outbound {
             Outbound::Held => return Ok(Admitted::Gone),
             Outbound::Internet => Admitted::ToTun,
-            Outbound::Hairpin(inbound) => self.turn_round(now, inbound, frame, vnet, out)?,
+            Outbound::Hairpin(inbound) => {
+                self.turn_round(now, Meeting { from: realm, inbound }, frame, vnet, out)?
+            }
         };
         if headers.fragment.is_some_and(|fragment| fragment.offset == 0) {
             self.pass_released(now, out);
@@ -163,32 +166,38 @@ impl Node {
     pub(super) fn turn_round(
         &mut self,
         now: Instant,
-        inbound: Inbound,
+        meeting: Meeting,
         frame: &mut [u8],
         vnet: &Vnet,
         out: &mut Output,
     ) -> Result<Admitted, DropReason> {
+        let inbound = meeting.inbound;
         if inbound.destination.is_ipv6() && frame.first().is_some_and(|byte| byte >> 4 == 4) {
-            let go =
-                |node: &mut Self, packet: &mut [u8], headers: Headers, vnet: Vnet| match inbound
-                    .realm
-                    .peer()
-                {
-                    Some(_) => node.meet_inside(now, inbound, packet, &vnet, None, out),
-                    None => node.write_made_train(packet, &headers, &vnet, out),
-                };
-            let arrived = self.arrive_as_ipv6(frame, vnet, inbound, go);
-            // What was made of it lies in no buffer that could wait for a flush.
-            if let Some(unsent) = self.unsent.take() {
-                self.counters.drop_many(DropReason::BatchFull, unsent.packets);
-            }
-            return arrived.map(|()| Admitted::Gone);
+            let go = |node: &mut Self, packet: &mut [u8], headers: Headers, vnet: Vnet| {
+                if inbound.realm.peer().is_none() {
+                    return node.write_made_train(packet, &headers, &vnet, out);
+                }
+                node.without_rest(|node| node.meet_inside(now, meeting, packet, &vnet, None, out))
+            };
+            return self.arrive_as_ipv6(frame, vnet, inbound, go).map(|()| Admitted::Gone);
         }
         if inbound.realm.peer().is_none() {
             return Ok(Admitted::ToTun);
         }
-        self.meet_inside(now, inbound, frame, vnet, Some(inbound.realm), out)?;
+        self.meet_inside(now, meeting, frame, vnet, Some(inbound.realm), out)?;
         Ok(Admitted::Gone)
+    }
+
+    /// Sends what lies in no buffer that could wait for a flush: what finds no room is lost.
+    pub(super) fn without_rest<T>(&mut self, send: impl FnOnce(&mut Self) -> T) -> T {
+        let earlier = self.unsent.take();
+        let is_earlier = std::mem::take(&mut self.translation.is_unsent);
+        let done = send(self);
+        self.translation.is_unsent = is_earlier;
+        if let Some(lost) = std::mem::replace(&mut self.unsent, earlier) {
+            self.counters.drop_many(DropReason::BatchFull, lost.packets);
+        }
+        done
     }
 
     /// Sends a packet that has no flow to a peer.
@@ -212,10 +221,10 @@ impl Node {
         let mut frame = std::mem::take(&mut self.fragment_scratch);
         while let Some(exit) = &mut self.exit {
             let Some(side) = exit.nat.take_released(&mut frame) else { break };
-            let passed = match side {
-                Some(realm) => self.pass_out(now, realm, &mut frame, out),
-                None => self.pass_in(now, &mut frame, out),
-            };
+            let passed = self.without_rest(|node| match side {
+                Some(realm) => node.pass_out(now, realm, &mut frame, out),
+                None => node.pass_in(now, &mut frame, out),
+            });
             if let Err(reason) = passed {
                 self.counters.drop(reason);
             }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use super::Node;
 use super::deliver::Admitted;
+use super::from_internet::Meeting;
 use crate::addr::Nat64Prefix;
 use crate::batch::Output;
 use crate::nat::{self, Inbound, Outbound, Realm};
@@ -72,7 +73,10 @@ impl Node {
             Ok((_, Outbound::Held)) => Ok(()),
             Ok((vnet, Outbound::Internet)) => self.write_ipv4(&mut packet, &vnet, out),
             Ok((vnet, Outbound::Hairpin(inbound))) => {
-                self.turn_round_whole(now, inbound, &mut packet, &vnet, out)
+                let meeting = Meeting { from: realm, inbound };
+                self.without_rest(|node| {
+                    node.turn_round_whole(now, meeting, &mut packet, &vnet, out)
+                })
             }
             Err(reason) => {
                 self.tell_refused(now, realm, frame, headers, reason, out);
@@ -99,15 +103,15 @@ impl Node {
         self.write_made_train(packet, &headers, vnet, out)
     }
 
-    fn turn_round_whole(
+    pub(super) fn turn_round_whole(
         &mut self,
         now: Instant,
-        inbound: Inbound,
+        meeting: Meeting,
         packet: &mut [u8],
         vnet: &Vnet,
         out: &mut Output,
     ) -> Result<(), DropReason> {
-        if self.turn_round(now, inbound, packet, vnet, out)? == Admitted::ToTun {
+        if self.turn_round(now, meeting, packet, vnet, out)? == Admitted::ToTun {
             self.write_ipv4(packet, vnet, out)?;
         }
         Ok(())

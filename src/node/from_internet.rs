@@ -14,6 +14,15 @@ use crate::packet::{Headers, Vnet, rewrite};
 use crate::telemetry::DropReason;
 use crate::time::Instant;
 
+/// Two hosts behind our NAT.
+#[derive(Clone, Copy)]
+pub(super) struct Meeting {
+    /// Whom the sender is behind.
+    pub(super) from: Realm,
+    /// For whom its packet is.
+    pub(super) inbound: Inbound,
+}
+
 impl Node {
     /// A packet from the Internet to an outside address of our NAT.
     pub(super) fn return_to_ingress(
@@ -73,11 +82,12 @@ impl Node {
         self.send_to_peer(now, flow, peer, &train, out)
     }
 
-    /// The same for a packet of another inside host, which turned round at our NAT.
+    /// The same for a packet of another inside host, which turned round at our NAT. One of our own
+    /// LAN was taken off its class's rate when it was let through.
     pub(super) fn meet_inside(
         &mut self,
         now: Instant,
-        inbound: Inbound,
+        Meeting { from, inbound }: Meeting,
         frame: &mut [u8],
         vnet: &Vnet,
         came_in_by: Option<Realm>,
@@ -86,7 +96,8 @@ impl Node {
         let peer = inbound.realm.peer().ok_or(DropReason::NoRoute)?;
         let headers = Headers::parse(frame)?;
         let packets = train_len(&headers, vnet);
-        let train = Train { frame, headers, vnet: *vnet, packets, came_in_by };
+        let charged = from.peer().is_none();
+        let train = Train { frame, headers, vnet: *vnet, packets, came_in_by, charged };
         self.send_to_host(now, inbound.destination, peer, train, out).map(|_| ())
     }
 
@@ -107,7 +118,7 @@ impl Node {
             if inbound.realm.peer().is_none() {
                 return node.write_made_train(packet, &headers, &vnet, out);
             }
-            let train = Train { frame: packet, headers, vnet, packets, came_in_by: None };
+            let train = Train::new(packet, headers, vnet, packets);
             node.pass_inside(now, inbound, train, out)?;
             left = node.unsent.as_ref().map_or(0, |unsent| unsent.packets);
             Ok(())
@@ -125,7 +136,7 @@ impl Node {
     ) -> Result<(), DropReason> {
         let headers = Headers::parse(frame)?;
         let vnet = Vnet::default();
-        let train = Train { frame: &mut *frame, headers, vnet, packets: 1, came_in_by: None };
+        let train = Train::new(frame, headers, vnet, 1);
         match self.return_to_ingress(now, train, out)? {
             TunVerdict::WriteBack(_) => self.write_made(frame, out),
             TunVerdict::Consumed | TunVerdict::Flush => Ok(()),

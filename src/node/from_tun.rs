@@ -39,6 +39,19 @@ pub(super) struct Train<'f> {
     pub(super) packets: u64,
     /// Whose mapping of our NAT it came in by, when it is from the Internet.
     pub(super) came_in_by: Option<Realm>,
+    /// It was taken off its class's rate already.
+    pub(super) charged: bool,
+}
+
+impl<'f> Train<'f> {
+    pub(super) const fn new(
+        frame: &'f mut [u8],
+        headers: Headers,
+        vnet: Vnet,
+        packets: u64,
+    ) -> Self {
+        Self { frame, headers, vnet, packets, came_in_by: None, charged: false }
+    }
 }
 
 /// Whose traffic a train is. Without a place in the flow table it goes by its class alone.
@@ -64,9 +77,8 @@ impl Node {
         let bytes = frame.len() as u64;
         self.counters.tun_rx.add(packets, bytes);
         self.touch();
-        let verdict = parsed.and_then(|headers| {
-            self.forward(now, Train { frame, headers, vnet, packets, came_in_by: None }, out)
-        });
+        let verdict = parsed
+            .and_then(|headers| self.forward(now, Train::new(frame, headers, vnet, packets), out));
         match verdict {
             Ok(TunVerdict::WriteBack(vnet)) => {
                 self.counters.tun_tx.add(packets, bytes);
@@ -279,7 +291,9 @@ impl Node {
             self.answer_host(now, train.came_in_by, train.frame, &train.headers, error, out);
             return Err(reason);
         };
-        self.charge_class(now, flow.class, train)?;
+        if !train.charged {
+            self.charge_class(now, flow.class, train)?;
+        }
         let outbound = Outbound {
             flow: flow.id,
             class: flow.class,
