@@ -21,6 +21,7 @@ pub(crate) const SCENARIOS: &[Scenario] =
     &[Scenario::new("nat_ports::open_from_outside", open_from_outside)];
 
 const OUTSIDE: &str = "192.0.2.17";
+const SERVER: &str = "203.0.113.80";
 
 fn open_from_outside() -> Result<()> {
     let utah = "{egress: {enabled: true, for: [mit]}, internet: {via: [local]}, \
@@ -62,6 +63,11 @@ fn open_from_outside() -> Result<()> {
     run_with_input(nft.args(["-f", "-"]), PASSED_ON, 5 * SECOND)?.success()?;
     let port = lease(&far, None, ["42000", "80"])?;
     reached(&server, port)?;
+    // What is asked of others is not.
+    let mut stranger = far.command("nc");
+    let told =
+        run_with_input(stranger.args(["-u", "-n", "-w", "1", SERVER, "5351"]), "\0\0", 4 * SECOND)?;
+    ensure!(told.stdout.is_empty(), "{told:?}");
     pcp(&far, &server)
 }
 
@@ -70,7 +76,7 @@ const PASSED_ON: &str = r#"
 table ip portmap {
   chain ask {
     type nat hook prerouting priority dstnat
-    iifname "lan0" udp dport 5351 dnat to 10.77.0.2
+    iifname "lan0" fib daddr type local udp dport 5351 dnat to 10.77.0.2
   }
 }
 "#;
