@@ -113,7 +113,8 @@ impl Router {
         outcome.table
     }
 
-    /// Every path through a peer begins with the direct link to it.
+    /// Every path through a peer begins with the direct link to it. That concerns those to whom there
+    /// may be one: it may relay, and says something of its link to them or is measured.
     fn note_hop(&mut self, index: usize) {
         let hop = self.hop(index);
         let before = std::mem::replace(&mut self.hops[index], hop);
@@ -122,13 +123,21 @@ impl Router {
         if input == input_before {
             return;
         }
-        self.stale.mark_all(PATHS);
+        let relay = PeerIndex(index as u16);
+        if self.peers[index].info.may_relay {
+            for (to, state) in (0..).map(PeerIndex).zip(&self.peers) {
+                let measured = || state.relayed.iter().any(|measured| measured.0 == relay);
+                if self.database.link(relay, to).is_some() || measured() {
+                    self.stale.mark(to, PATHS);
+                }
+            }
+        }
         let link = |hop: Hop| hop.map(|hop| hop.0);
         let state = |hop: Hop| hop.map_or(Liveness::Down, |hop| hop.1.state);
         if link(before) != link(hop) {
             self.stale.mark_all(NEWS);
         } else if state(before) != state(hop) {
-            self.stale.mark(PeerIndex(index as u16), NEWS);
+            self.stale.mark(relay, NEWS);
         }
     }
 

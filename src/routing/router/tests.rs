@@ -304,6 +304,30 @@ fn an_outage_elsewhere_concerns_the_two_ends_alone_and_at_once() {
 }
 
 #[test]
+fn a_link_that_changes_concerns_those_to_whom_its_peer_is_a_way() {
+    let mut bench = Bench::new(5);
+    (1..5).for_each(|to| bench.direct(0, to, up(30)));
+    bench.advertise(0, 1, &[(0, up(30))]);
+    bench.router.update_relayed(at(0), peer(2), peer(1), Some(up(70)));
+    bench.recompute(0);
+    for (ms, may_relay) in [(2_000, true), (4_000, false)] {
+        bench.router.set_may_relay(at(ms), peer(1), may_relay);
+        bench.recompute(ms);
+        bench.recompute(ms + 1);
+        for to in 0..5 {
+            bench.router.stale.take(peer(to), PATHS);
+        }
+        // Such a round decides on links, and on the paths to that peer only.
+        bench.direct(ms + 2, 1, up(31 + u32::from(may_relay)));
+        bench.router.stale.mark(peer(4), URGENT);
+        bench.recompute(ms + 2);
+        let concerned = |to| bench.router.stale.take(peer(to), PATHS) != 0;
+        let is_way = [may_relay, true, may_relay, false];
+        assert_eq!([0, 1, 2, 3].map(concerned), is_way, "{may_relay}");
+    }
+}
+
+#[test]
 fn a_measurement_that_nobody_repeats_is_forgotten() {
     let mut bench = Bench::triangle(60, 10);
     let dead = report(20, 0.0, Liveness::Down);
