@@ -177,6 +177,9 @@ pub fn turn_echo(frame: &mut [u8], headers: &Headers, vnet: &Vnet) -> bool {
         if let Some(field) = checksum::get(frame, l4 + 2) {
             put(frame, l4 + 2, delta.complete(field));
         }
+        if let Some(message) = frame.get_mut(l4..headers.total_len as usize).filter(|_| !ipv6) {
+            checksum::settle_icmp(message);
+        }
     }
     true
 }
@@ -295,6 +298,35 @@ mod tests {
         crate::packet::rewrite::set_destination(&mut bytes, &headers, &vnet, inside, None).unwrap();
         assert_checksums(&bytes);
         assert_checksums(&bytes[28..]);
+    }
+
+    #[test]
+    fn a_reply_of_nothing_but_zeros_has_a_checksum_of_ones() {
+        let message = |upper, id: u16, ipv6| {
+            let mut bytes = Sample::new(ipv6, upper, b"").bytes();
+            let headers = Headers::parse(&bytes).unwrap();
+            let l4 = usize::from(headers.l4);
+            bytes[l4 + 4..].fill(0);
+            bytes[l4 + 4..l4 + 6].copy_from_slice(&id.to_be_bytes());
+            checksum::complete(&mut bytes, &headers);
+            let headers = Headers::parse(&bytes).unwrap();
+            (bytes, headers)
+        };
+        let vnet = Vnet::default();
+        let (mut answered, request) = message(Upper::EchoRequest, 0, false);
+        assert!(turn_echo(&mut answered, &request, &vnet));
+        let (mut renamed, reply) = message(Upper::EchoReply, 7, false);
+        let source = reply.source;
+        crate::packet::rewrite::set_source(&mut renamed, &reply, &vnet, source, Some(0)).unwrap();
+        let (from, reply) = message(Upper::EchoReply, 0, true);
+        let [source, destination] = ["192.0.2.1", "192.0.2.2"].map(|end| end.parse().unwrap());
+        let ends = crate::packet::siit::Ends { source, destination };
+        let mut translated = Vec::new();
+        crate::packet::siit::to_ipv4(&mut translated, &from, &reply, &vnet, ends).unwrap();
+        for bytes in [answered, renamed, translated] {
+            assert_eq!(bytes[20..], [0, 0, 0xff, 0xff, 0, 0, 0, 0]);
+            assert!(checksum::is_right(&bytes, &Headers::parse(&bytes).unwrap()));
+        }
     }
 
     #[test]

@@ -310,6 +310,12 @@ fn set_upper_checksum(
             checksum::transport_field(headers.protocol, checksum)
         }
     });
+    if headers.protocol == protocol::ICMP
+        && !partial
+        && let Some(message) = frame.get_mut(usize::from(headers.l4)..headers.total_len as usize)
+    {
+        checksum::settle_icmp(message);
+    }
 }
 
 /// Replaces the 16-bit field at `at`, if there is one.

@@ -339,6 +339,9 @@ fn turn_upper(
             (false, field) => checksum::transport_field(headers.protocol, delta.complete(field)),
         },
     );
+    if is_icmp {
+        checksum::settle_icmp(upper);
+    }
     Ok(())
 }
 
