@@ -14,6 +14,8 @@ use crate::wire::{Control, ControlWriter, Report};
 
 /// A turn that comes this much after a report was due: what is due may be in our own queues still.
 const LATE: Duration = Duration::from_millis(20);
+/// A report that waited so long for more to come tells of the past: half of the longest pause.
+const STALE: Duration = Duration::from_millis(50);
 /// Of the age in reports.
 const AGE_UNIT: Duration = Duration::from_micros(100);
 
@@ -81,14 +83,19 @@ impl Node {
         }
         let Some(rtt) = state.prober.estimator().rtt().filter(|_| reported.grew) else { return };
         let suspect = state.prober.state() == Liveness::Suspect;
-        let by_another = by != Some(state.path);
         let mut covered = now.before(rtt);
         if suspect {
             // What arrived before a failure may be reported long after it.
             let age = AGE_UNIT * report.age.into();
-            covered = now.before(rtt.max(way_back.unwrap_or_default()) + age);
-            if by_another && (way_back.is_none() || covered < state.prober.since()) {
-                return;
+            if by == Some(state.path) {
+                if age > STALE {
+                    return;
+                }
+            } else {
+                covered = now.before(rtt.max(way_back.unwrap_or_default()) + age);
+                if way_back.is_none() || covered < state.prober.since() {
+                    return;
+                }
             }
         }
         state.outstanding.on_growth(now, rtt, covered);

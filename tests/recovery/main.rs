@@ -143,12 +143,12 @@ fn light_loss_is_left() {
 
 #[test]
 fn a_path_that_becomes_long_is_left() {
-    let mut times = row("100 ms more delay", |seed| {
+    let times = row("100 ms more delay", |seed| {
         let mut scene = Scene::new(seed, 1);
         scene.link(|link| link.delay += ms(100));
         scene.time_to_leave(ms(20_000))
     });
-    assert!(percentile(&mut times, 99) <= ms(1_000), "{times:?}");
+    assert!(times.iter().all(|time| *time <= ms(1_000)), "{times:?}");
 }
 
 #[test]
