@@ -110,6 +110,8 @@ fn inside(scenarios: &[Scenario], name: &str) -> ExitCode {
             catch_unwind(scenario.run).map_err(|_| anyhow!("panicked"))?
         });
     let Err(error) = result else { return ExitCode::SUCCESS };
+    // Before the logs and after them: a report may be cut at either end.
+    eprintln!("--- {name} failed: {error:#}");
     for (file, text) in enter::logs() {
         eprintln!("--- end of {file}\n{}", tail(&text, 25));
         if let Err(error) = keep_log(name, &file, &text) {
