@@ -73,7 +73,7 @@ pub const ROWS: &[Row] = &[
     own("black hole, `redundancy: 2`", "packets lost", "0", redundant),
     own(
         "first packet after an unseen failure",
-        "ms later than the slowest first one of five flows by the relay",
+        "ms later than the median first one of five flows by the relay",
         "0",
         first_packet,
     ),
@@ -183,11 +183,12 @@ fn first_packet(overlay: &Overlay, delay_ms: u32) -> Result<f64> {
     scene.wait_relayed(true, 5 * SECOND)?;
     // The same by a relay that is known to be the way: what hosts and gateways need for a first
     // packet, they need for these too.
-    let mut slowest = 0.0_f64;
+    let mut others = Vec::new();
     for _ in 0..5 {
-        slowest = slowest.max(first_of_a_flow(&scene)?);
+        others.push(first_of_a_flow(&scene)?);
     }
-    Ok((first - slowest).max(0.0))
+    others.sort_by(f64::total_cmp);
+    Ok((first - others[2]).max(0.0))
 }
 
 /// How long the first packet of a new flow is under way.
