@@ -232,7 +232,7 @@ fn the_tests_that_the_documentation_names_exist() {
     }
     assert!(
         named > 50,
-        "the page names its tests like `behaviour::an_echo_lives_a_minute`: {named}"
+        "the page names its tests like `lifetimes::an_echo_lives_a_minute`: {named}"
     );
     assert!(missing.is_empty(), "docs/nat*.md name tests that do not exist: {missing:?}");
 }

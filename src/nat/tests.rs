@@ -6,7 +6,10 @@ mod frames;
 mod icmp;
 mod ipv6;
 mod kinds;
+mod lifetimes;
+mod limits;
 mod model;
+mod pieces;
 mod policy;
 
 use std::net::{Ipv4Addr, SocketAddrV4};
