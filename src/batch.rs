@@ -12,12 +12,22 @@
 use std::net::SocketAddr;
 use std::ops::Range;
 
+use bytes::BytesMut;
+
 use crate::id::UplinkIndex;
 use crate::packet::Vnet;
 use crate::time::Instant;
 
 /// Size of each receive and send buffer: the largest UDP payload, and a little more.
 pub const BUFFER_LEN: usize = 65_536;
+
+/// So many buffers of zeros, of [`BUFFER_LEN`] bytes each, cut from one allocation: the system gives
+/// its pages when they are first written to. A buffer that was allocated by itself would be cleared
+/// by hand, and take up memory though nothing ever uses it.
+pub fn buffers(count: usize) -> impl Iterator<Item = BytesMut> {
+    let mut rest = BytesMut::zeroed(count * BUFFER_LEN);
+    (0..count).map(move |_| rest.split_to(BUFFER_LEN))
+}
 
 /// Where a datagram goes, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +50,7 @@ pub struct Transmit {
     /// How many datagrams.
     pub segments: usize,
     /// All of it is there from the start; what lies beyond `len` is left from earlier turns.
-    buffer: Box<[u8]>,
+    buffer: BytesMut,
     len: usize,
     closed: bool,
 }
@@ -94,12 +104,12 @@ impl TxBatch {
             destination: SocketAddr::from(([0, 0, 0, 0], 0)),
             tos: 0,
         };
-        let groups = (0..groups)
-            .map(|_| Transmit {
+        let groups = buffers(groups)
+            .map(|buffer| Transmit {
                 target: idle,
                 stride: 0,
                 segments: 0,
-                buffer: vec![0; BUFFER_LEN].into_boxed_slice(),
+                buffer,
                 len: 0,
                 closed: true,
             })
@@ -203,7 +213,7 @@ impl TxBatch {
 #[derive(Debug)]
 pub struct RxSlot {
     /// The buffer, [`BUFFER_LEN`] bytes.
-    pub buffer: Vec<u8>,
+    pub buffer: BytesMut,
     /// Bytes received.
     pub len: usize,
     /// Length of each datagram but the last.
@@ -230,9 +240,9 @@ pub struct RxBatch {
 impl RxBatch {
     /// A batch of `slots` buffers.
     pub fn new(slots: usize) -> Self {
-        let slots = (0..slots)
-            .map(|_| RxSlot {
-                buffer: vec![0; BUFFER_LEN],
+        let slots = buffers(slots)
+            .map(|buffer| RxSlot {
+                buffer,
                 len: 0,
                 stride: 0,
                 uplink: UplinkIndex(0),
@@ -373,6 +383,17 @@ mod tests {
             destination: SocketAddr::from(([192, 0, 2, 1], port)),
             tos: 0,
         }
+    }
+
+    #[test]
+    fn buffers_lie_in_one_piece_and_stay_apart() {
+        let mut buffers: Vec<_> = buffers(3).collect();
+        let places: Vec<_> = buffers.iter().map(|buffer| buffer.as_ptr().addr()).collect();
+        assert_eq!(places[1] - places[0], BUFFER_LEN);
+        assert_eq!(places[2] - places[1], BUFFER_LEN);
+        buffers[1].fill(1);
+        let sums = buffers.iter().map(|b| b.iter().map(|&byte| u32::from(byte)).sum());
+        assert_eq!(sums.collect::<Vec<u32>>(), [0, BUFFER_LEN as u32, 0]);
     }
 
     #[test]
