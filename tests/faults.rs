@@ -72,6 +72,31 @@ fn each_end_knows_in_which_direction_nothing_passes() {
 }
 
 #[test]
+fn the_deaf_end_of_a_link_knows_the_direction_while_another_link_works() {
+    let mut simulator = mesh(2);
+    let first = |simulator: &Simulator| [fault(simulator, 0, 1, 0), fault(simulator, 1, 0, 0)];
+    simulator.network.set(site(1), site(0), |link| link.up = false);
+    simulator.run_for(SECOND * 10);
+    assert_eq!(first(&simulator), [of_link(FaultKind::Back), of_link(FaultKind::There)]);
+    for link in 1..4 {
+        assert_eq!(fault(&simulator, 0, 1, link), None, "{link}");
+        assert_eq!(fault(&simulator, 1, 0, link), None, "{link}");
+    }
+    let events = told(&mut simulator, 0);
+    assert!(events.last().unwrap().contains("what it sends does not arrive"), "{events:?}");
+    // It stays so.
+    simulator.run_for(SECOND * 60);
+    assert_eq!(first(&simulator), [of_link(FaultKind::Back), of_link(FaultKind::There)]);
+    // Now neither hears the other.
+    simulator.network.set(site(0), site(1), |link| link.up = false);
+    simulator.run_for(SECOND * 15);
+    assert_eq!(first(&simulator), [of_link(FaultKind::Both); 2]);
+    simulator.network.set_both(site(0), site(1), |link| link.up = true);
+    simulator.run_for(SECOND * 15);
+    assert_eq!(first(&simulator), [None; 2]);
+}
+
+#[test]
 fn what_a_peer_heard_is_not_believed_once_it_is_reached_no_more() {
     let mut simulator = mesh(1);
     simulator.network.set(site(1), site(0), |link| link.up = false);

@@ -70,6 +70,7 @@ impl Node {
                 }
                 Control::Close(_) => self.tunnels.forget(now, peer),
                 Control::ClassRefused(tag) => self.on_class_refused(now, peer, tag),
+                Control::Heard(path) => self.on_heard(now, peer, path),
             }
         }
         Ok(())

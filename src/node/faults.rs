@@ -6,20 +6,21 @@ use std::time::Duration;
 
 use super::peer::{PathState, Peer};
 use super::{Event, Node};
+use crate::batch::Output;
 use crate::id::PeerIndex;
-use crate::metric::{Liveness, Metric};
-use crate::path::{LinkId, Path};
+use crate::metric::Liveness;
+use crate::path::{LinkId, Path, PathId};
 use crate::time::Instant;
+use crate::wire::Control;
 
 /// What does not get through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultKind {
-    /// Nothing, in either direction; or what the peer sends, while another link to it works: it does
-    /// not say then what it hears on this one.
+    /// Nothing, in either direction.
     Both,
     /// What we send; what the peer sends comes in.
     There,
-    /// What the peer sends; it hears what we send. It says so of all its links to us in one.
+    /// What the peer sends; it says that it hears what we send.
     Back,
     /// What is larger than so many bytes, IP header included; it got through before.
     Large(u32),
@@ -66,12 +67,20 @@ const TOLD_AFTER: Duration = Duration::from_secs(1);
 
 /// How often faults are looked for.
 const LOOK: Duration = Duration::from_millis(450);
+/// A peer is told again that it is heard in vain after so long, for the message may be lost.
+const HEARD_PAUSE: Duration = Duration::from_secs(4);
+/// What a peer said of what it hears is believed for so long.
+const HEARD_EXPIRY: Duration = Duration::from_secs(10);
 
 /// What was told of a link.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Told {
     seen: Option<(LinkFault, Instant)>,
     told: Option<LinkFault>,
+    /// When the peer was told that it is heard here in vain.
+    heard_told: Option<Instant>,
+    /// When the peer said that it hears us here in vain.
+    heard_there: Option<Instant>,
 }
 
 impl Told {
@@ -109,7 +118,7 @@ impl Node {
         }
         let kind = if state.prober.is_heard_in_vain(now) {
             FaultKind::There
-        } else if entry.hears_us && self.router.path(peer, Metric::Latency).is_some() {
+        } else if state.told.heard_there.is_some_and(|at| now - at < HEARD_EXPIRY) {
             FaultKind::Back
         } else {
             FaultKind::Both
@@ -142,7 +151,7 @@ impl Node {
     }
 
     /// Tells of faults that have lasted, and peers of what we hear of them.
-    pub(super) fn observe_faults(&mut self, now: Instant) {
+    pub(super) fn observe_faults(&mut self, now: Instant, out: &mut Output) {
         if now < self.faults_due {
             return;
         }
@@ -162,20 +171,33 @@ impl Node {
                     };
                     self.push_event(event);
                 }
-            }
-            let hears = self.hears(now, peer);
-            if std::mem::replace(&mut self.peers.aside(index).heard, hears) != hears {
-                self.advertiser.tell_again(now, peer);
+                if fault.is_some_and(|fault| fault.kind == FaultKind::There) {
+                    self.tell_heard(now, peer, at, out);
+                }
             }
         }
     }
 
-    /// No direct link to a peer works, but it is heard on one.
-    fn hears(&self, now: Instant, peer: PeerIndex) -> bool {
-        let entry = &self.peers[peer.usize()];
-        let dead = |(_, state): (_, &PathState)| state.prober.state() == Liveness::Down;
-        entry.links().all(dead)
-            && entry.links().any(|(_, state)| state.prober.is_heard_in_vain(now))
+    /// Tells a peer that it is heard on a link where what we send does not arrive. It is deaf there,
+    /// and cannot know by itself in which direction nothing passes.
+    fn tell_heard(&mut self, now: Instant, peer: PeerIndex, at: usize, out: &mut Output) {
+        let state = &mut self.peers.aside(peer.usize()).paths[at];
+        let Path::Direct(LinkId { local, remote }) = state.path else { return };
+        if state.told.heard_told.is_none_or(|at| now - at >= HEARD_PAUSE) {
+            state.told.heard_told = Some(now);
+            // As the peer names it.
+            let theirs = Path::Direct(LinkId { local: remote, remote: local });
+            self.send_control(now, peer, &Control::Heard(theirs.into()), out);
+        }
+    }
+
+    /// A peer says that it hears us on one of our links to it, which we know to be dead.
+    pub(super) fn on_heard(&mut self, now: Instant, peer: PeerIndex, path: PathId) {
+        let paths = &mut self.peers.aside(peer.usize()).paths;
+        let mut links = paths.iter_mut().take_while(|state| state.path.relay().is_none());
+        if let Some(state) = links.find(|state| PathId::from(state.path) == path) {
+            state.told.heard_there = Some(now);
+        }
     }
 }
 

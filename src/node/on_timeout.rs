@@ -51,7 +51,7 @@ impl Node {
         if now >= self.expiry_due {
             self.expiry_due = now + EXPIRY_INTERVAL;
             self.expire_refusals(now);
-            self.observe_faults(now);
+            self.observe_faults(now, out);
             self.observe_load(now);
             let mut unfinished = self.flows.expire(now, EXPIRY_BUDGET) == 0;
             unfinished |= self.serve_exit(now, EXPIRY_BUDGET, out);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::copies::CopyWindow;
-use super::peer::{LINKS_MAX, PathState, Peer, base_datagram, by_id, max_datagram};
+use super::peer::{LINKS_MAX, PathState, Peer, base_datagram, max_datagram};
 use super::probing::RELAYED_LINGER;
 use super::{Event, Node, NodeConfig};
 use crate::batch::Output;
@@ -54,8 +54,6 @@ pub(super) fn peers(config: &NodeConfig, now: Instant, rng: &mut Rng) -> Vec<Pee
             relays: 0,
             unmeasured: None,
             favoured: false,
-            heard: false,
-            hears_us: false,
             rx: Default::default(),
             tx: Default::default(),
             sending: Default::default(),
@@ -271,7 +269,7 @@ impl Node {
     pub(super) fn advertise(&mut self, now: Instant, out: &mut Output) {
         let mut entries = std::mem::take(&mut self.entries_scratch);
         while let Some((peer, head)) = self.advertiser.poll(now, &mut entries) {
-            let wire_entries: Vec<_> = entries.iter().map(|entry| self.entry_of(entry)).collect();
+            let wire_entries: Vec<_> = entries.iter().map(Self::entry_of).collect();
             let head = wire::Advertisement {
                 epoch: head.epoch,
                 seq: head.seq,
@@ -291,12 +289,10 @@ impl Node {
         self.entries_scratch = entries;
     }
 
-    fn entry_of(&self, (node, report): &(NodeId, LinkReport)) -> AdvertisementEntry {
-        let heard = || by_id(&self.ids, *node).is_some_and(|peer| self.peers[peer.usize()].heard);
+    fn entry_of((node, report): &(NodeId, LinkReport)) -> AdvertisementEntry {
         let flags = match report.state {
             Liveness::Up => AdvertisementEntry::UP,
             Liveness::Suspect => AdvertisementEntry::UP | AdvertisementEntry::SUSPECT,
-            Liveness::Down if heard() => AdvertisementEntry::HEARD,
             Liveness::Down => 0,
         };
         let LinkReport { latency_us, loss, .. } = *report;
@@ -320,10 +316,6 @@ impl Node {
             spare_relay_kbit: head.spare_relay_kbit,
         };
         let applied = self.router.apply(now, peer, &part, entries.iter().map(report_of));
-        let on_us = entries.iter().find(|entry| entry.node == self.id);
-        if let Some(entry) = on_us.filter(|_| applied.taken) {
-            self.peers[peer.usize()].hears_us = entry.flags & AdvertisementEntry::HEARD != 0;
-        }
         let (epoch, seq) = applied.known;
         Control::AdvertisementAck(AdvertisementAck { epoch, seq, part: head.part })
     }

@@ -83,10 +83,6 @@ pub(crate) struct Peer {
     pub(crate) unmeasured: Option<PeerIndex>,
     /// One of its paths is among those that are probed fast.
     pub(crate) favoured: bool,
-    /// No direct link to it works, but it is heard on one.
-    pub(crate) heard: bool,
-    /// It says the same of us.
-    pub(crate) hears_us: bool,
     /// There are keys for it.
     pub(crate) sealable: bool,
     pub(crate) rx: Tally,

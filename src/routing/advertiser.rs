@@ -115,15 +115,6 @@ impl Advertiser {
         self.deadline.set(None);
     }
 
-    /// There is something else to tell of our link to a peer than what its report says.
-    pub fn tell_again(&mut self, now: Instant, peer: PeerIndex) {
-        if let Some(state) = self.peers.get_mut(peer.usize()) {
-            state.told = false;
-            self.deadline.set(None);
-            self.publish_due = Some(self.publish_due.map_or(now, |due| due.min(now)));
-        }
-    }
-
     /// What we can still relay, in kbit/s; zero turns new traffic away. Unlimited at first.
     pub fn set_spare_relay(&mut self, now: Instant, kbit: u32) {
         if std::mem::replace(&mut self.spare_relay_kbit, kbit) != kbit {

@@ -29,8 +29,6 @@ pub struct Advertisement {
 pub struct Applied {
     /// To be acknowledged: the epoch and number that we know in full. `(epoch, 0)` asks for all.
     pub known: (u64, u32),
-    /// True when it was not older than what is known, nor built on what is not.
-    pub taken: bool,
     /// True when a link changed in any respect, or what the origin can relay.
     pub changed: bool,
     /// True when a link's liveness changed: paths should be chosen anew at once.
@@ -142,7 +140,7 @@ impl LinkStateDatabase {
     ) -> Applied {
         let row = origin.usize();
         let known = (part.epoch, 0);
-        let ignored = Applied { known, taken: false, changed: false, urgent: false };
+        let ignored = Applied { known, changed: false, urgent: false };
         let Some(state) = self.origins.get_mut(row) else { return ignored };
         if part.parts == 0 || part.parts > Self::MAX_PARTS || part.part >= part.parts {
             return Applied { known: (state.epoch, state.known), ..ignored };
@@ -176,7 +174,7 @@ impl LinkStateDatabase {
         let known = (state.epoch, state.known);
         let (changed, urgent) = self.merge(row, entries, told);
         let changed = changed || heard && before != part.spare_relay_kbit;
-        Applied { known, taken: true, changed, urgent }
+        Applied { known, changed, urgent }
     }
 
     fn merge(
@@ -313,18 +311,15 @@ mod tests {
         let now = Instant::from_micros(1);
         let applied =
             db.apply(now, A, &full(5, 10), [(NodeId(5), up(10)), (ME, up(20))], |_, _| ());
-        assert_eq!(applied, Applied { known: (5, 10), taken: true, changed: true, urgent: true });
+        assert_eq!(applied, Applied { known: (5, 10), changed: true, urgent: true });
         let old = db.apply(now, A, &full(5, 9), [(NodeId(5), up(99))], |_, _| ());
-        assert_eq!(old, Applied { known: (5, 10), taken: false, changed: false, urgent: false });
+        assert_eq!(old, Applied { known: (5, 10), changed: false, urgent: false });
         assert_eq!(db.report(A, B), Some(up(10)));
         assert_eq!(db.report_on_us(A), Some(up(20)));
         let older_epoch = db.apply(now, A, &full(4, 99), [(NodeId(5), up(99))], |_, _| ());
         assert_eq!(older_epoch.known, (5, 10));
         let newer_epoch = db.apply(now, A, &full(6, 1), [(NodeId(5), up(30))], |_, _| ());
-        assert_eq!(
-            newer_epoch,
-            Applied { known: (6, 1), taken: true, changed: true, urgent: false }
-        );
+        assert_eq!(newer_epoch, Applied { known: (6, 1), changed: true, urgent: false });
         assert_eq!(db.report(A, B), Some(up(30)));
     }
 
@@ -334,7 +329,7 @@ mod tests {
         let now = Instant::from_micros(1);
         let delta = Advertisement { delta: true, ..full(5, 2) };
         let refused = db.apply(now, A, &delta, [(NodeId(5), up(10))], |_, _| ());
-        assert_eq!(refused, Applied { known: (5, 0), taken: false, changed: false, urgent: false });
+        assert_eq!(refused, Applied { known: (5, 0), changed: false, urgent: false });
         assert_eq!(db.report(A, B), None);
         db.apply(now, A, &full(5, 2), [(NodeId(5), up(10)), (ME, up(20))], |_, _| ());
         let applied =

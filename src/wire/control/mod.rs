@@ -41,6 +41,7 @@ const MTU_PROBE: u8 = 8;
 const MTU_ACK: u8 = 9;
 const CLOSE: u8 = 10;
 const CLASS_REFUSED: u8 = 11;
+const HEARD: u8 = 12;
 
 /// A numbered measurement of the path on which it travels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,8 +145,6 @@ impl AdvertisementEntry {
     pub const UP: u8 = 0x01;
     /// Flag: answers are overdue.
     pub const SUSPECT: u8 = 0x02;
-    /// Flag: the link does not work, but something of the other end's comes in on it.
-    pub const HEARD: u8 = 0x04;
     /// The upper four bits are the origin's uplink of the best link.
     pub const UPLINK_SHIFT: u8 = 4;
 
@@ -248,4 +247,7 @@ pub enum Control<'a> {
     Close(u8),
     /// The sender does not relay packets of the class with this tag.
     ClassRefused(u8),
+    /// On this direct path of the receiver's, as the receiver names it, its datagrams come in, but
+    /// nothing answers what the sender sends there.
+    Heard(PathId),
 }

@@ -50,7 +50,7 @@ fn parse_body(kind: u8, body: &[u8]) -> Result<Option<Control<'_>>, DropReason> 
         ADVERTISEMENT => ADVERTISEMENT_FIXED_LEN,
         ADVERTISEMENT_ACK => 13,
         PATH_CHALLENGE | PATH_RESPONSE => 8,
-        MTU_PROBE | MTU_ACK => 2,
+        MTU_PROBE | MTU_ACK | HEARD => 2,
         CLOSE | CLASS_REFUSED => 1,
         _ => return Ok(None),
     };
@@ -81,6 +81,7 @@ fn parse_body(kind: u8, body: &[u8]) -> Result<Option<Control<'_>>, DropReason> 
         MTU_PROBE => Control::MtuProbe(number16(0)),
         MTU_ACK => Control::MtuAck(number16(0)),
         CLASS_REFUSED => Control::ClassRefused(body[0]),
+        HEARD => Control::Heard(PathId(number16(0))),
         _ => Control::Close(body[0]),
     }))
 }

@@ -26,6 +26,7 @@ fn messages_are_these_bytes() {
         Control::MtuAck(1400),
         Control::Close(9),
         Control::Report(Report { path: PathId(1), age: 2, expected: 3, received: 4 }),
+        Control::Heard(PathId(0x12)),
     ];
     let bytes = written(&messages);
     let expected: &[&[u8]] = &[
@@ -38,6 +39,7 @@ fn messages_are_these_bytes() {
         &[9, 0, 2, 0x05, 0x78],
         &[10, 0, 1, 9],
         &[3, 0, 12, 0, 1, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4],
+        &[12, 0, 2, 0, 0x12],
     ];
     assert_eq!(bytes, expected.concat());
     let parsed: Result<Vec<_>, _> = ControlIter::new(&bytes).collect();

@@ -56,6 +56,7 @@ impl<'b> ControlWriter<'b> {
             Control::MtuAck(size) => (MTU_ACK, put(&mut body, &[&size.to_be_bytes()])),
             Control::Close(reason) => (CLOSE, put(&mut body, &[&[*reason]])),
             Control::ClassRefused(tag) => (CLASS_REFUSED, put(&mut body, &[&[*tag]])),
+            Control::Heard(path) => (HEARD, put(&mut body, &[&path.0.to_be_bytes()])),
         };
         self.frame(kind, &body[..len], tail.len(), |place| place.copy_from_slice(tail))
     }
