@@ -135,6 +135,11 @@ impl Estimator {
         self.restart = true;
     }
 
+    /// The latest samples are far above what was usual, too few as yet to be believed.
+    pub fn is_in_doubt(&self) -> bool {
+        self.rtt.is_some_and(|rtt| rtt.excursion.is_some())
+    }
+
     /// Smoothed round-trip time.
     pub fn rtt(&self) -> Option<Duration> {
         self.rtt.map(|rtt| Duration::from_micros(rtt.smoothed_us as u64))

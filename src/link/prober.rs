@@ -274,7 +274,14 @@ impl Prober {
             self.estimator.on_late_answer();
         }
         self.prove(sent_at);
-        ReplyOutcome { rtt: Some(rtt), change: self.judge_answer(now) }
+        let change = self.judge_answer(now);
+        if self.state == Liveness::Up && self.estimator.is_in_doubt() {
+            // Suspicion may have ended before there were answers enough to tell.
+            let last = self.last_probe.unwrap_or(now);
+            let pause = self.config.quick.max(self.interval / 4);
+            self.next_probe = self.next_probe.min((last + pause).max(now));
+        }
+        ReplyOutcome { rtt: Some(rtt), change }
     }
 
     /// A report of the other end covers traffic that was sent at `sent_at`: like the answer to a

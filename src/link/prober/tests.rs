@@ -67,6 +67,31 @@ fn at(ms: u64) -> Instant {
     Instant::from_micros(1_000_000 + ms * 1000)
 }
 
+/// Reports on traffic may end the suspicion of a path that became longer before three answers came.
+#[test]
+fn a_path_that_became_longer_is_believed_soon() {
+    for idle in [false, true] {
+        let mut bench = Bench::new(ms(40), |_, _| false);
+        if idle {
+            bench.prober.set_interval(bench.now, ms(4_000));
+        }
+        bench.run_until(at(20_000));
+        bench.rtt = ms(240);
+        bench.prober.on_silence(at(20_000), at(19_950));
+        bench.run_until(at(20_120));
+        assert_eq!(bench.prober.on_progress(at(20_120), at(20_110)), Some(Liveness::Up));
+        let limit = if idle { 2_600 } else { 650 };
+        bench.run_until(at(20_000 + limit));
+        let report = bench.prober.report(bench.now);
+        assert_eq!((report.latency_us, report.state), (240_000, Liveness::Up), "{idle}");
+        // Then all is as before.
+        let probes = bench.probes;
+        bench.run_until(at(40_000 + limit));
+        let few = if idle { 4..=7 } else { 75..=90 };
+        assert!(few.contains(&(bench.probes - probes)), "{}", bench.probes - probes);
+    }
+}
+
 #[test]
 fn the_first_answer_brings_a_new_path_up() {
     let mut bench = Bench::new(ms(80), |_, _| false);
