@@ -77,8 +77,6 @@ return within a minute of it. Written by
 | event | seeds | p50 | p90 | p99 | worst |
 |---|---|---|---|---|---|
 $(rows)
-
-Known: with seed 834 and 100 ms more delay it takes 1,040 ms until both ends have left.
 PAGE
 }
 
