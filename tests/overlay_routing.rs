@@ -74,7 +74,7 @@ impl Node {
     fn new(now: Instant, me: usize, mut rng: Rng) -> Self {
         let others: Vec<_> = (0..NODES).filter(|other| *other != me).map(id).collect();
         let infos = others.iter().map(|id| PeerInfo { id: *id, may_relay: true }).collect();
-        let prober = |_| Prober::new(now, ProberConfig::default(), IN_USE, rng.fork());
+        let prober = |_| Prober::new(now, &ProberConfig::STANDARD, IN_USE, rng.fork());
         let config = AdvertiserConfig::for_budget(33_000, others.len());
         Self {
             me,
@@ -191,7 +191,7 @@ impl Node {
                 self.relayed
                     .entry((to, relay))
                     .or_insert_with(|| {
-                        Prober::new(now, ProberConfig::default(), interval, rng.fork())
+                        Prober::new(now, &ProberConfig::STANDARD, interval, rng.fork())
                     })
                     .set_interval(now, interval);
             }

@@ -27,17 +27,16 @@ pub struct ProberConfig {
     pub grace: Duration,
 }
 
-impl Default for ProberConfig {
-    fn default() -> Self {
-        Self {
-            timeout: (Duration::from_millis(50), Duration::from_secs(1)),
-            misses_to_down: 4,
-            answers_to_up: 3,
-            quick: Duration::from_millis(100),
-            down: (Duration::from_millis(250), Duration::from_secs(2)),
-            grace: Duration::from_millis(50),
-        }
-    }
+impl ProberConfig {
+    /// What every node uses.
+    pub const STANDARD: Self = Self {
+        timeout: (Duration::from_millis(50), Duration::from_secs(1)),
+        misses_to_down: 4,
+        answers_to_up: 3,
+        quick: Duration::from_millis(100),
+        down: (Duration::from_millis(250), Duration::from_secs(2)),
+        grace: Duration::from_millis(50),
+    };
 }
 
 /// A probe to be sent at once.
@@ -68,7 +67,8 @@ pub struct ReplyOutcome {
 /// [`ProberConfig::answers_to_up`] answers in a row; a path that never was up needs one.
 #[derive(Clone, Debug)]
 pub struct Prober {
-    config: ProberConfig,
+    /// Shared: there are as many probers as paths.
+    config: &'static ProberConfig,
     estimator: Estimator,
     state: Liveness,
     since: Instant,
@@ -103,7 +103,12 @@ impl Prober {
     const HEARD: Duration = Duration::from_secs(5);
 
     /// A prober for a path that is not known yet. The first probe is due at once.
-    pub fn new(now: Instant, config: ProberConfig, interval: Duration, mut rng: Rng) -> Self {
+    pub fn new(
+        now: Instant,
+        config: &'static ProberConfig,
+        interval: Duration,
+        mut rng: Rng,
+    ) -> Self {
         Self {
             config,
             estimator: Estimator::new(),
@@ -254,10 +259,11 @@ impl Prober {
         hold: Duration,
     ) -> ReplyOutcome {
         self.last_heard = Some(now);
-        let (sent, slot) = (&mut self.sent, Sent::slot(seq));
+        let slot = self.sent.slot(seq);
+        let sent = &mut self.sent;
         let bit = 1 << slot;
         let age = self.next_seq.wrapping_sub(seq);
-        let known = (1..=Sent::COUNT as u32).contains(&age) && sent.at[slot] == sent_at;
+        let known = (1..=sent.count()).contains(&age) && sent.at(slot) == sent_at;
         if !known || (sent.waiting | sent.missed) & bit == 0 {
             return ReplyOutcome::default();
         }
@@ -344,7 +350,7 @@ impl Prober {
     }
 
     fn unproven_misses(&self) -> impl Iterator<Item = usize> {
-        let later = |slot: &usize| self.proven_at.is_none_or(|proven| self.sent.at[*slot] > proven);
+        let later = |slot: &usize| self.proven_at.is_none_or(|proven| self.sent.at(*slot) > proven);
         Sent::places(self.sent.missed).filter(later)
     }
 
@@ -356,8 +362,9 @@ impl Prober {
             return None;
         }
         let mut change = None;
-        for seq in self.next_seq.saturating_sub(Sent::COUNT as u32)..self.next_seq {
-            let (sent, slot) = (&mut self.sent, Sent::slot(seq));
+        for seq in self.next_seq.saturating_sub(self.sent.count())..self.next_seq {
+            let slot = self.sent.slot(seq);
+            let sent = &mut self.sent;
             let bit = 1 << slot;
             if sent.waiting & bit == 0 || sent.deadline(slot) > now {
                 continue;
@@ -449,7 +456,7 @@ impl Prober {
     /// Lately something came in on this path, although probes that were sent well before then found
     /// no answer: what is sent here does not arrive.
     pub fn is_heard_in_vain(&self, now: Instant) -> bool {
-        let missed = self.unproven_misses().map(|slot| self.sent.at[slot]).min();
+        let missed = self.unproven_misses().map(|slot| self.sent.at(slot)).min();
         let (Some(heard), Some(missed)) = (self.last_heard, missed) else {
             return false;
         };

@@ -36,11 +36,11 @@ impl Node {
         let late = self.poll_timeout().is_some_and(|(due, _)| now - due > LATE);
         self.tunnels.handle_timeout(now);
         self.drain_tunnel_events(now, out);
-        for peer in (0..self.peers.len() as u16).map(PeerIndex) {
-            if self.peers.needs_service(now, peer) {
-                self.serve_peer(now, peer, late, out);
-                self.peers.served(peer);
-            }
+        let mut next = 0;
+        while let Some(peer) = self.peers.next_to_serve(now, next) {
+            self.serve_peer(now, peer, late, out);
+            self.peers.served(peer);
+            next = peer.usize() + 1;
         }
         self.router_stale = false;
         if now - self.expiry_due > STOPPED {

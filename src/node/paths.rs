@@ -89,7 +89,7 @@ pub(super) fn path_state(
     PathState {
         path,
         endpoint,
-        prober: Prober::new(now, ProberConfig::default(), FIRST_INTERVAL, rng.fork()),
+        prober: Prober::new(now, &ProberConfig::STANDARD, FIRST_INTERVAL, rng.fork()),
         mtu: search,
         routable: false,
         wanted: false,
@@ -152,11 +152,10 @@ impl Node {
 
     /// Tells the router what may have changed, lets it choose, and measures what it wants measured.
     pub(super) fn update_routing(&mut self, now: Instant) {
-        for index in 0..self.peers.len() {
-            let peer = PeerIndex(index as u16);
-            if !self.peers.take_report(peer) {
-                continue;
-            }
+        let mut next = 0;
+        while let Some(peer) = self.peers.take_report(next) {
+            let index = peer.usize();
+            next = index + 1;
             let sealable = self.can_seal(now, peer).is_ok();
             for state in &self.peers[index].paths {
                 let mut report = state.prober.report(now);

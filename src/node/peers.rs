@@ -19,6 +19,8 @@ const DEADLINE: u8 = 1;
 const SERVICE: u8 = 2;
 const REPORT: u8 = 4;
 const CARE: u8 = 8;
+/// No deadline.
+const NEVER: Instant = Instant::from_micros(u64::MAX);
 const ALL: u8 = DEADLINE | SERVICE | REPORT | CARE;
 
 /// Every peer, by [`PeerIndex`].
@@ -27,14 +29,18 @@ pub(super) struct Peers {
     list: Vec<Peer>,
     /// One for each peer, apart from the peers themselves: they are looked at every time.
     marks: Vec<Cell<u8>>,
-    deadlines: Vec<Cell<Option<Due>>>,
+    /// The deadlines, [`NEVER`] for none, and apart from them their reasons: only the first one's is
+    /// asked for.
+    due: Vec<Cell<Instant>>,
+    reasons: Vec<Cell<&'static str>>,
 }
 
 impl Peers {
     pub(super) fn new(list: Vec<Peer>) -> Self {
         let marks = vec![Cell::new(ALL); list.len()];
-        let deadlines = vec![Cell::new(None); list.len()];
-        Self { list, marks, deadlines }
+        let due = vec![Cell::new(NEVER); list.len()];
+        let reasons = vec![Cell::new(""); list.len()];
+        Self { list, marks, due, reasons }
     }
 
     pub(super) fn get_mut(&mut self, index: usize) -> Option<&mut Peer> {
@@ -56,28 +62,34 @@ impl Peers {
 
     /// The first deadline of all peers, each as `find` tells it.
     pub(super) fn first_deadline(&self, find: impl Fn(&Peer) -> Option<Due>) -> Option<Due> {
-        let mut first: Option<Due> = None;
-        for (index, (mark, deadline)) in self.marks.iter().zip(&self.deadlines).enumerate() {
-            if mark.get() & DEADLINE != 0 {
-                mark.set(mark.get() & !DEADLINE);
-                deadline.set(self.list.get(index).and_then(&find));
-            }
-            if let Some(due) = deadline.get()
-                && first.is_none_or(|first| due.0 < first.0)
-            {
-                first = Some(due);
-            }
+        let mut at = 0;
+        while let Some(index) = self.next_marked(at, DEADLINE) {
+            self.marks[index].set(self.marks[index].get() & !DEADLINE);
+            let (due, reason) = self.list.get(index).and_then(&find).unwrap_or((NEVER, ""));
+            self.due[index].set(due);
+            self.reasons[index].set(reason);
+            at = index + 1;
         }
-        first
+        let first = self.due.iter().map(Cell::get).min().filter(|first| *first < NEVER)?;
+        let index = self.due.iter().position(|due| due.get() == first)?;
+        Some((first, self.reasons[index].get()))
     }
 
-    /// True when a peer may have changed since [`Self::served`], or something is due for it.
-    pub(super) fn needs_service(&self, now: Instant, peer: PeerIndex) -> bool {
-        let at = peer.usize();
-        let Some((mark, deadline)) = self.marks.get(at).zip(self.deadlines.get(at)) else {
-            return false;
+    /// The first peer from `at` on that has a mark.
+    fn next_marked(&self, at: usize, mark: u8) -> Option<usize> {
+        let found = self.marks.get(at..)?.iter().position(|marks| marks.get() & mark != 0)?;
+        Some(at + found)
+    }
+
+    /// The first peer from `from` on that may have changed since [`Self::served`], or that something
+    /// is due for.
+    pub(super) fn next_to_serve(&self, now: Instant, from: usize) -> Option<PeerIndex> {
+        let (marks, due) = self.marks.get(from..).zip(self.due.get(from..))?;
+        let needs = |(mark, due): (&Cell<u8>, &Cell<Instant>)| {
+            mark.get() & SERVICE != 0 || due.get() <= now
         };
-        mark.get() & SERVICE != 0 || deadline.get().is_some_and(|due| due.0 <= now)
+        let found = marks.iter().zip(due).position(needs)?;
+        Some(PeerIndex((from + found) as u16))
     }
 
     /// All that was due for a peer is done.
@@ -85,9 +97,11 @@ impl Peers {
         self.clear(peer, SERVICE);
     }
 
-    /// True when a peer may have changed since this was last asked.
-    pub(super) fn take_report(&self, peer: PeerIndex) -> bool {
-        self.clear(peer, REPORT)
+    /// The first peer from `from` on that may have changed since it was last given here.
+    pub(super) fn take_report(&self, from: usize) -> Option<PeerIndex> {
+        let peer = PeerIndex(self.next_marked(from, REPORT)? as u16);
+        self.clear(peer, REPORT);
+        Some(peer)
     }
 
     /// The router is to be told of a peer again, although nothing may have changed.
@@ -149,14 +163,24 @@ mod tests {
     const A: PeerIndex = PeerIndex(0);
     const B: PeerIndex = PeerIndex(1);
 
+    fn needs_service(peers: &Peers, now: Instant, peer: PeerIndex) -> bool {
+        peers.next_to_serve(now, peer.usize()) == Some(peer)
+    }
+
+    /// Whether a peer is to be reported; what comes behind it stays as it is.
+    fn take_report(peers: &Peers, peer: PeerIndex) -> bool {
+        let first = peers.next_marked(peer.usize(), REPORT) == Some(peer.usize());
+        first && peers.take_report(peer.usize()) == Some(peer)
+    }
+
     /// Three peers with which all is done, and whose deadlines were asked for.
     fn idle() -> Peers {
         let config = crate::sim::Mesh::default().configs().swap_remove(0);
         let peers = Peers::new(paths::peers(&config, NOW, &mut Rng::new([1; 32])));
-        assert!(peers.needs_service(NOW, A) && peers.take_report(A), "they are new");
+        assert!(needs_service(&peers, NOW, A) && take_report(&peers, A), "they are new");
         for peer in (0..peers.len() as u16).map(PeerIndex) {
             peers.served(peer);
-            peers.take_report(peer);
+            take_report(&peers, peer);
             peers.take_care(peer);
         }
         assert_eq!(peers.first_deadline(|_| None), None);
@@ -173,18 +197,18 @@ mod tests {
         for (number, way) in ways.into_iter().enumerate() {
             let mut peers = idle();
             way(&mut peers);
-            assert!(peers.needs_service(NOW, A), "{number}");
+            assert!(needs_service(&peers, NOW, A), "{number}");
             assert_eq!(peers.first_deadline(|_| Some((NOW, "asked"))), Some((NOW, "asked")));
-            assert!(peers.take_report(A) && !peers.take_report(A), "{number}");
+            assert!(take_report(&peers, A) && !take_report(&peers, A), "{number}");
             assert!(peers.take_care(A) && !peers.take_care(A), "{number}");
             peers.served(A);
-            assert!(!peers.needs_service(Instant::ZERO, A), "{number}");
+            assert!(!needs_service(&peers, Instant::ZERO, A), "{number}");
         }
         let mut peers = idle();
         peers.aside(0).attempts += 1;
-        assert!(!peers.needs_service(NOW, A) && !peers.take_report(A) && !peers.take_care(A));
+        assert!(!needs_service(&peers, NOW, A) && !take_report(&peers, A) && !peers.take_care(A));
         peers.mark_report(A);
-        assert!(!peers.needs_service(NOW, A) && peers.take_report(A) && !peers.take_care(A));
+        assert!(!needs_service(&peers, NOW, A) && take_report(&peers, A) && !peers.take_care(A));
     }
 
     #[test]
@@ -199,9 +223,9 @@ mod tests {
         };
         assert_eq!(peers.first_deadline(due), Some((Instant::from_micros(90), "later")));
         peers.served(B);
-        assert!(!peers.needs_service(Instant::from_micros(89), B));
-        assert!(peers.needs_service(Instant::from_micros(90), B));
-        assert!(!peers.needs_service(Instant::from_micros(90), A));
+        assert!(!needs_service(&peers, Instant::from_micros(89), B));
+        assert!(needs_service(&peers, Instant::from_micros(90), B));
+        assert!(!needs_service(&peers, Instant::from_micros(90), A));
         assert_eq!(peers.first_deadline(never), Some((Instant::from_micros(90), "later")));
     }
 }

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use super::cells::Cells;
 use crate::id::{NodeId, PeerIndex};
-use crate::metric::{LinkReport, Liveness, Loss};
+use crate::metric::{LinkReport, Liveness};
 use crate::time::Instant;
 
 /// One part of an advertisement, without its entries.
@@ -51,39 +52,6 @@ struct Origin {
     spare_relay_kbit: u32,
 }
 
-/// What an origin says of one link, in six bytes: there are as many of these as pairs of nodes.
-///
-/// 16 bits of loss, 2 of liveness (3 for a link that is not advertised) and 30 of microseconds: the
-/// highest number stands for all that are longer than 17 minutes, or not known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Cell([u16; 3]);
-
-impl Cell {
-    const NONE: Self = Self([0, 0, 3]);
-    const LATENCY_MAX: u32 = u32::MAX >> 2;
-
-    const fn new(report: LinkReport) -> Self {
-        let long = report.latency_us >= Self::LATENCY_MAX;
-        let latency = if long { Self::LATENCY_MAX } else { report.latency_us };
-        let word = latency << 2 | report.state as u32;
-        Self([report.loss.0, (word >> 16) as u16, word as u16])
-    }
-
-    const fn get(self) -> Option<LinkReport> {
-        let [loss, high, low] = self.0;
-        let word = (high as u32) << 16 | low as u32;
-        let state = match word & 3 {
-            0 => Liveness::Up,
-            1 => Liveness::Suspect,
-            2 => Liveness::Down,
-            _ => return None,
-        };
-        let long = word >> 2 == Self::LATENCY_MAX;
-        let latency_us = if long { u32::MAX } else { word >> 2 };
-        Some(LinkReport { latency_us, jitter_us: 0, loss: Loss(loss), state })
-    }
-}
-
 /// The latest advertisement of each peer: soft state that expires when it is not refreshed.
 ///
 /// Bounded by construction: one cell for each ordered pair of configured nodes. Whoever is not a
@@ -95,7 +63,7 @@ pub struct LinkStateDatabase {
     /// `(id, column)`, sorted; the last column is ourselves.
     columns: Vec<(NodeId, u16)>,
     /// Row by origin, column by other end.
-    cells: Vec<Cell>,
+    cells: Cells,
     expiry: Duration,
 }
 
@@ -121,7 +89,7 @@ impl LinkStateDatabase {
         Self {
             me,
             origins: peers.iter().map(origin).collect(),
-            cells: vec![Cell::NONE; peers.len() * columns.len()],
+            cells: Cells::new(peers.len(), columns.len()),
             columns,
             expiry,
         }
@@ -190,14 +158,12 @@ impl LinkStateDatabase {
             if column == row {
                 continue;
             }
-            let cell = &mut self.cells[row * width + column];
-            let before = cell.get().map_or(Liveness::Down, |report| report.state);
-            let after = Cell::new(report);
-            if *cell != after {
+            let before = self.cells.get(row, column);
+            if self.cells.set(row, column, report) {
+                let before = before.map_or(Liveness::Down, |report| report.state);
                 let turned = before != report.state;
                 (changed, urgent) = (true, urgent || turned);
                 told(PeerIndex(column as u16), turned);
-                *cell = after;
             }
         }
         (changed, urgent)
@@ -222,8 +188,7 @@ impl LinkStateDatabase {
     }
 
     fn forget(&mut self, row: usize) {
-        let width = self.columns.len();
-        self.cells[row * width..(row + 1) * width].fill(Cell::NONE);
+        self.cells.forget(row);
         let state = &mut self.origins[row];
         state.known = 0;
         state.latest = 0;
@@ -233,20 +198,12 @@ impl LinkStateDatabase {
 
     /// What `origin` says of its link to `to`.
     pub fn report(&self, origin: PeerIndex, to: PeerIndex) -> Option<LinkReport> {
-        self.cell(origin.usize(), to.usize())
+        self.cells.get(origin.usize(), to.usize())
     }
 
     /// What `origin` says of its link to us.
     pub fn report_on_us(&self, origin: PeerIndex) -> Option<LinkReport> {
-        self.cell(origin.usize(), self.origins.len())
-    }
-
-    fn cell(&self, row: usize, column: usize) -> Option<LinkReport> {
-        let width = self.columns.len();
-        if column >= width {
-            return None;
-        }
-        self.cells.get(row * width + column)?.get()
+        self.cells.get(origin.usize(), self.origins.len())
     }
 
     /// The link from `origin` to `to`, which does not exist unless `origin` advertises it. Its time
@@ -288,6 +245,7 @@ impl LinkStateDatabase {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metric::Loss;
 
     const ME: NodeId = NodeId(100);
     const A: PeerIndex = PeerIndex(0);
@@ -388,21 +346,6 @@ mod tests {
         db.apply(now, A, &full(1, 2), [(NodeId(5), dead)], |_, _| ());
         assert_eq!(db.link(B, A), Some(up(50)), "A may only not be able to tell that it is back");
         assert_eq!(db.link(A, B).unwrap().state, Liveness::Down);
-    }
-
-    #[test]
-    fn what_was_advertised_is_given_back_but_for_times_beyond_sense() {
-        for state in [Liveness::Up, Liveness::Suspect, Liveness::Down] {
-            for latency_us in [0, 1, 65_535, 65_536, 1_000_000_007, (1 << 30) - 2, u32::MAX] {
-                for loss in [Loss::NONE, Loss(1), Loss(0x1234), Loss::ALL] {
-                    let report = LinkReport { latency_us, jitter_us: 0, loss, state };
-                    assert_eq!(Cell::new(report).get(), Some(report));
-                }
-            }
-        }
-        assert_eq!(Cell::new(up((1 << 30) - 1)).get(), Some(up(u32::MAX)));
-        assert_eq!(Cell::NONE.get(), None);
-        assert_eq!(size_of::<Cell>(), 6);
     }
 
     #[test]

@@ -16,6 +16,7 @@
 //! all nodes, latency, loss and throughput optimizers.
 
 mod advertiser;
+mod cells;
 mod cost;
 mod database;
 mod demand;

@@ -63,6 +63,7 @@ impl Tunnels {
 
         let setup = Setup {
             identity: &self.identity,
+            agreements: &self.agreements,
             preshared_key: self.preshared_key.as_ref(),
             init_header: &header.emit(),
         };
@@ -201,6 +202,7 @@ impl Tunnels {
     fn read_init(&mut self, datagram: &[u8]) -> Result<Initiated, DropReason> {
         let setup = Setup {
             identity: &self.identity,
+            agreements: &self.agreements,
             preshared_key: self.preshared_key.as_ref(),
             init_header: &datagram[..INIT_HEADER_LEN],
         };

@@ -135,6 +135,8 @@ pub(super) struct Channel {
     open: AeadKey,
     pub(super) sent: Counters,
     pub(super) windows: Windows,
+    /// What was sealed and opened when [`Self::rest_if_idle`] was last called.
+    looked_at: (u64, u64),
 }
 
 impl Channel {
@@ -144,6 +146,21 @@ impl Channel {
             open: AeadKey::new(suite, open),
             sent: Counters::default(),
             windows: Windows::default(),
+            looked_at: (0, 0),
+        }
+    }
+
+    /// A key that was not used since this was last called keeps only its 32 bytes; the next datagram
+    /// finds out the rest again, in less time than it takes to send one.
+    fn rest_if_idle(&mut self) {
+        let sealed = self.sent.iter().map(|(_, count)| count).fold(0, u64::wrapping_add);
+        let opened = self.windows.iter().map(|(_, window)| window.received()).sum();
+        let before = std::mem::replace(&mut self.looked_at, (sealed, opened));
+        if sealed == before.0 {
+            self.seal.rest();
+        }
+        if opened == before.1 {
+            self.open.rest();
         }
     }
 }
@@ -179,6 +196,21 @@ impl Keys {
     pub(super) fn stop_sealing(&mut self) {
         self.data.seal.rest();
         self.relay.seal.rest();
+    }
+
+    /// Gives back what idle paths and keys need no longer. To be called now and then.
+    pub(super) fn give_back(&mut self, now: Instant) {
+        for channel in [&mut self.data, &mut self.relay] {
+            channel.windows.shrink_idle(now);
+            channel.rest_if_idle();
+        }
+    }
+
+    /// How many of the four keys are ready to use.
+    #[cfg(test)]
+    pub(super) fn ready(&self) -> usize {
+        let keys = [&self.data.seal, &self.data.open, &self.relay.seal, &self.relay.open];
+        keys.iter().filter(|key| key.ready.get().is_some()).count()
     }
 
     /// Opens a data datagram whose header was parsed, and marks it as seen.

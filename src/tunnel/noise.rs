@@ -4,7 +4,10 @@
 //! Framework, revision 34, sections 7.5 and 9). The handshake's ciphers do not depend on the suite
 //! of the tunnel. X25519 is that of aws-lc, which refuses an all-zero shared secret.
 
+use std::sync::{Arc, OnceLock};
+
 use aws_lc_rs::agreement::{self, PrivateKey, UnparsedPublicKey, X25519};
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use snow::params::{CipherChoice, DHChoice, HashChoice};
 use snow::resolvers::{CryptoResolver, DefaultResolver};
 use snow::types::{Cipher, Dh, Hash, Random};
@@ -36,6 +39,7 @@ impl Random for Chance {
 /// Resolves the primitives; the generator begins at a seed, so that a run can be repeated.
 struct Resolver {
     seed: Zeroizing<[u8; 32]>,
+    ours: Arc<Agreements>,
 }
 
 impl CryptoResolver for Resolver {
@@ -45,7 +49,9 @@ impl CryptoResolver for Resolver {
 
     fn resolve_dh(&self, choice: &DHChoice) -> Option<Box<dyn Dh>> {
         match choice {
-            DHChoice::Curve25519 => Some(Box::new(X25519Dh::default())),
+            DHChoice::Curve25519 => {
+                Some(Box::new(X25519Dh { ours: self.ours.clone(), pair: Pair::None }))
+            }
             DHChoice::Curve448 => None,
         }
     }
@@ -59,11 +65,83 @@ impl CryptoResolver for Resolver {
     }
 }
 
-/// X25519 with a private key that is wiped when dropped.
-#[derive(Default)]
-struct X25519Dh {
+/// What two keys agree on.
+type Secret = Zeroizing<[u8; 32]>;
+
+/// A private key, which is wiped when dropped, with what agreeing by it needs.
+struct KeyPair {
     private: Zeroizing<[u8; 32]>,
     public: [u8; 32],
+    key: PrivateKey,
+}
+
+impl KeyPair {
+    /// `None` would be a fault of ours: every 32 bytes are a private key.
+    fn new(private: &[u8; 32]) -> Option<Self> {
+        let key = PrivateKey::from_private_key(&X25519, private).ok()?;
+        let public = key.compute_public_key().ok()?.as_ref().try_into().ok()?;
+        Some(Self { private: Zeroizing::new(*private), public, key })
+    }
+
+    fn agree(&self, public: &[u8; 32]) -> Option<Secret> {
+        let theirs = UnparsedPublicKey::new(&X25519, public);
+        agreement::agree(&self.key, theirs, (), |secret| {
+            secret.try_into().map(Zeroizing::new).map_err(|_| ())
+        })
+        .ok()
+    }
+}
+
+/// Our static key pair, and what it gives with the static keys of our peers: that is the same in
+/// every handshake, and so worked out once, as WireGuard does.
+pub(super) struct Agreements {
+    own: Option<KeyPair>,
+    /// By public key, sorted.
+    peers: Vec<([u8; 32], OnceLock<Secret>)>,
+}
+
+impl Agreements {
+    pub(super) fn new(identity: &Identity, peers: impl Iterator<Item = PublicKey>) -> Self {
+        let mut peers: Vec<_> = peers.map(|peer| (peer.0, OnceLock::new())).collect();
+        peers.sort_unstable_by_key(|peer| peer.0);
+        Self { own: KeyPair::new(identity.private()), peers }
+    }
+
+    fn agree(&self, public: &[u8; 32]) -> Option<Secret> {
+        let own = self.own.as_ref()?;
+        let found = self.peers.binary_search_by_key(public, |peer| peer.0);
+        let Some((_, known)) = found.ok().and_then(|at| self.peers.get(at)) else {
+            return own.agree(public);
+        };
+        if let Some(known) = known.get() {
+            return Some(known.clone());
+        }
+        let secret = own.agree(public)?;
+        Some(known.get_or_init(|| secret).clone())
+    }
+}
+
+/// Whose private key a [`X25519Dh`] has.
+enum Pair {
+    None,
+    Ours,
+    Other(KeyPair),
+}
+
+/// X25519 for `snow`, which asks for our static key anew in each handshake.
+struct X25519Dh {
+    ours: Arc<Agreements>,
+    pair: Pair,
+}
+
+impl X25519Dh {
+    fn pair(&self) -> Option<&KeyPair> {
+        match &self.pair {
+            Pair::None => None,
+            Pair::Ours => self.ours.own.as_ref(),
+            Pair::Other(pair) => Some(pair),
+        }
+    }
 }
 
 impl Dh for X25519Dh {
@@ -80,10 +158,12 @@ impl Dh for X25519Dh {
     }
 
     fn set(&mut self, privkey: &[u8]) {
-        if let Ok(private) = <[u8; 32]>::try_from(privkey) {
-            self.private = Zeroizing::new(private);
-            self.public = derive_public(&self.private);
-        }
+        let Ok(private) = <&[u8; 32]>::try_from(privkey) else { return };
+        let is_ours = |own: &KeyPair| verify_slices_are_equal(&*own.private, private).is_ok();
+        self.pair = match &self.ours.own {
+            Some(own) if is_ours(own) => Pair::Ours,
+            _ => KeyPair::new(private).map_or(Pair::None, Pair::Other),
+        };
     }
 
     fn generate(&mut self, rng: &mut dyn Random) -> Result<(), Error> {
@@ -94,37 +174,36 @@ impl Dh for X25519Dh {
     }
 
     fn pubkey(&self) -> &[u8] {
-        &self.public
+        self.pair().map_or(&[0; 32], |pair| &pair.public)
     }
 
     fn privkey(&self) -> &[u8] {
-        &*self.private
+        self.pair().map_or(&[0; 32], |pair| &*pair.private)
     }
 
     fn dh(&self, pubkey: &[u8], out: &mut [u8]) -> Result<(), Error> {
-        let private =
-            PrivateKey::from_private_key(&X25519, &*self.private).map_err(|_| Error::Dh)?;
-        let (Some(pubkey), Some(out)) = (pubkey.get(..32), out.get_mut(..32)) else {
-            return Err(Error::Dh);
+        let public = pubkey.get(..32).and_then(|key| key.try_into().ok()).ok_or(Error::Dh)?;
+        let secret = match &self.pair {
+            Pair::None => None,
+            Pair::Ours => self.ours.agree(public),
+            Pair::Other(pair) => pair.agree(public),
         };
-        agreement::agree(&private, UnparsedPublicKey::new(&X25519, pubkey), Error::Dh, |secret| {
-            out.copy_from_slice(secret);
-            Ok(())
-        })
+        let secret = secret.ok_or(Error::Dh)?;
+        out.get_mut(..32).ok_or(Error::Dh)?.copy_from_slice(&*secret);
+        Ok(())
     }
 }
 
 /// The X25519 public key of a private key.
 pub(super) fn derive_public(private: &[u8; 32]) -> [u8; 32] {
-    let public = PrivateKey::from_private_key(&X25519, private)
-        .ok()
-        .and_then(|key| key.compute_public_key().ok());
-    public.and_then(|key| key.as_ref().try_into().ok()).unwrap_or_default()
+    KeyPair::new(private).map(|pair| pair.public).unwrap_or_default()
 }
 
 /// What both ends put into a handshake.
 pub(super) struct Setup<'a> {
     pub(super) identity: &'a Identity,
+    /// Of the same identity.
+    pub(super) agreements: &'a Arc<Agreements>,
     pub(super) preshared_key: Option<&'a PresharedKey>,
     /// The first bytes of the initiation; they are authenticated by the handshake.
     pub(super) init_header: &'a [u8],
@@ -149,7 +228,7 @@ impl Setup<'_> {
         let prologue = [PROLOGUE, self.init_header].concat();
         let mut seed = Zeroizing::new([0; 32]);
         rng.fill(&mut *seed);
-        let resolver = Box::new(Resolver { seed });
+        let resolver = Box::new(Resolver { seed, ours: self.agreements.clone() });
         let mut builder = Builder::with_resolver(pattern.parse().ok()?, resolver)
             .local_private_key(self.identity.private())
             .and_then(|builder| builder.prologue(&prologue))
@@ -199,9 +278,17 @@ mod tests {
         let mut rng = Rng::new([1; 32]);
         let (a, b) = (Identity::generate(&mut rng), Identity::generate(&mut rng));
         let header = [1, 1, 0, 1, 0, 0, 0, 9];
-        let setup = |identity| Setup { identity, preshared_key: None, init_header: &header };
-        let mut initiator = setup(&a).initiator(&mut rng, &b.public()).unwrap();
-        let mut responder = setup(&b).responder(&mut rng).unwrap();
+        // One knows the other beforehand, the other does not: that makes no difference.
+        let of_a = Arc::new(Agreements::new(&a, [b.public()].into_iter()));
+        let of_b = Arc::new(Agreements::new(&b, std::iter::empty()));
+        let setup = |identity, agreements| Setup {
+            identity,
+            agreements,
+            preshared_key: None,
+            init_header: &header,
+        };
+        let mut initiator = setup(&a, &of_a).initiator(&mut rng, &b.public()).unwrap();
+        let mut responder = setup(&b, &of_b).responder(&mut rng).unwrap();
         let (mut message, mut payload) = ([0; 200], [0; 200]);
         let len = initiator.write_message(b"hello", &mut message).unwrap();
         responder.read_message(&message[..len], &mut payload).unwrap();
@@ -219,10 +306,39 @@ mod tests {
         assert!(keys.windows(2).all(|pair| pair[0] != pair[1]));
     }
 
+    /// With a peer that is known beforehand and one that is not.
+    #[test]
+    fn what_is_worked_out_once_is_the_same_each_time() {
+        let us = Identity::from_private([8; 32]);
+        let bob = Identity::from_private([9; 32]);
+        let expected = KeyPair::new(bob.private()).unwrap().agree(&us.public().0).unwrap();
+        for peers in [vec![], vec![bob.public()]] {
+            let ours = Arc::new(Agreements::new(&us, peers.into_iter()));
+            let mut dh = X25519Dh { ours, pair: Pair::None };
+            dh.set(us.private());
+            for _ in 0..2 {
+                let mut secret = [0; 32];
+                dh.dh(&bob.public().0, &mut secret).unwrap();
+                assert_eq!(secret, *expected);
+            }
+        }
+    }
+
     #[test]
     fn a_public_key_of_small_order_is_refused() {
-        let mut dh = X25519Dh::default();
-        dh.set(&[7; 32]);
-        assert_eq!(dh.dh(&[0; 32], &mut [0; 32]), Err(Error::Dh));
+        let us = Identity::from_private([7; 32]);
+        let nobody = PublicKey([0; 32]);
+        for peers in [vec![], vec![nobody]] {
+            let ours = Arc::new(Agreements::new(&us, peers.into_iter()));
+            for private in [[7; 32], [8; 32]] {
+                let mut dh = X25519Dh { ours: ours.clone(), pair: Pair::None };
+                assert_eq!(dh.dh(&us.public().0, &mut [0; 32]), Err(Error::Dh), "no key yet");
+                dh.set(&private);
+                assert_eq!(matches!(dh.pair, Pair::Ours), private == [7; 32]);
+                for _ in 0..2 {
+                    assert_eq!(dh.dh(&nobody.0, &mut [0; 32]), Err(Error::Dh));
+                }
+            }
+        }
     }
 }

@@ -2,11 +2,13 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::cookie::{CookieJar, Recipient};
 use super::index::IndexTable;
 use super::limit::Limits;
+use super::noise::Agreements;
 use super::peer::{Peer, REJECT_AFTER, RETRY_MIN, STALL_AFTER};
 use super::{
     Identity, PresharedKey, ReceiveStats, Suites, TunnelConfig, TunnelEvent, TunnelState,
@@ -17,7 +19,7 @@ use crate::path::PathId;
 use crate::rng::Rng;
 use crate::time::Instant;
 
-/// How often replay windows are looked at for shrinking.
+/// How often replay windows and keys are looked at that may be idle.
 const MAINTENANCE: Duration = Duration::from_secs(10);
 /// Most events that wait to be polled.
 const EVENTS_PER_PEER: usize = 8;
@@ -31,6 +33,7 @@ const FORGOTTEN_PAUSE: Duration = Duration::from_secs(1);
 /// goes back.
 pub struct Tunnels {
     pub(super) identity: Identity,
+    pub(super) agreements: Arc<Agreements>,
     pub(super) preshared_key: Option<PresharedKey>,
     pub(super) suites: Suites,
     pub(super) recipient: Recipient,
@@ -63,6 +66,7 @@ impl Tunnels {
         by_id.sort_unstable();
         Self {
             recipient: Recipient::new(&config.identity.public()),
+            agreements: Arc::new(Agreements::new(&config.identity, config.peers.iter().copied())),
             identity: config.identity,
             preshared_key: config.preshared_key,
             suites: config.suites,
@@ -202,7 +206,7 @@ impl Tunnels {
         }
         if now >= self.maintenance_at {
             self.maintenance_at = now + MAINTENANCE;
-            self.shrink_windows(now);
+            self.give_back(now);
         }
         self.find_deadline();
     }
@@ -232,12 +236,11 @@ impl Tunnels {
         }
     }
 
-    fn shrink_windows(&mut self, now: Instant) {
+    fn give_back(&mut self, now: Instant) {
         for peer in &mut self.peers {
             let places = [&mut peer.next, &mut peer.current].into_iter().chain(&mut peer.previous);
             for keys in places.flatten() {
-                keys.data.windows.shrink_idle(now);
-                keys.relay.windows.shrink_idle(now);
+                keys.give_back(now);
             }
         }
     }
@@ -261,7 +264,7 @@ impl Tunnels {
             }
         }
         if self.peers.iter().any(|peer| peer.current.is_some()) {
-            self.expect(self.maintenance_at, "shrink replay windows");
+            self.expect(self.maintenance_at, "give memory back");
         }
     }
 }

@@ -22,7 +22,7 @@ impl<F: FnMut(Instant, u32) -> bool> Bench<F> {
         let now = Instant::from_micros(1_000_000);
         let rng = Rng::new([3; 32]);
         Self {
-            prober: Prober::new(now, ProberConfig::default(), IN_USE, rng),
+            prober: Prober::new(now, &ProberConfig::STANDARD, IN_USE, rng),
             rtt,
             lost,
             now,

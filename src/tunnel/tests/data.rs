@@ -43,6 +43,32 @@ fn the_highest_counters_are_added_up() {
     assert_eq!(pair.b.receive_stats(P, PATH).received, 4);
 }
 
+#[test]
+fn keys_that_rest_cost_little_and_work_again_at_once() {
+    let mut pair = Pair::connected();
+    pair.connect();
+    samples(&mut pair);
+    let (_, relay) = samples(&mut pair);
+    pair.b.open_relay(pair.now, &relay).unwrap();
+    let ready = |node: &Tunnels| node.peers[0].current.as_ref().unwrap().ready();
+    assert!(ready(&pair.a) >= 2 && ready(&pair.b) >= 1);
+    for _ in 0..2 {
+        pair.now += Duration::from_secs(11);
+        let inner = seal(&mut pair.a, pair.now, PATH, b"in time");
+        open(&mut pair.b, pair.now, &inner).unwrap();
+        pair.a.handle_timeout(pair.now);
+        pair.b.handle_timeout(pair.now);
+    }
+    assert_eq!((ready(&pair.a), ready(&pair.b)), (1, 1), "what is used stays ready");
+    pair.now += Duration::from_secs(11);
+    pair.a.handle_timeout(pair.now);
+    pair.b.handle_timeout(pair.now);
+    assert_eq!((ready(&pair.a), ready(&pair.b)), (0, 0));
+    let (data, relay) = samples(&mut pair);
+    assert!(open(&mut pair.b, pair.now, &data).is_ok());
+    assert!(pair.b.open_relay(pair.now, &relay).is_ok());
+}
+
 /// Whatever was done to it, `datagram` must change nothing at `b`.
 fn must_not_matter(pair: &mut Pair, datagram: &[u8], what: &str) {
     let before = digest(&pair.b);
