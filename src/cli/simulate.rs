@@ -57,9 +57,12 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
     let (mut scenario, trace) = load(path)?;
     scenario.seed = arguments.seed.unwrap_or(scenario.seed);
     let mut reports = Vec::new();
-    for nodes in scenario.sizes() {
+    let by_overlays = scenario.by_overlays();
+    let sizes = scenario.sizes();
+    for (scenario, nodes) in by_overlays.iter().flat_map(|one| sizes.iter().map(move |n| (one, *n)))
+    {
         let mut bar = Bar::new(&format!("{}, {nodes} nodes", scenario.name));
-        reports.push(scenario::run(&scenario, nodes, trace.as_ref(), &mut |done| bar.show(done)));
+        reports.push(scenario::run(scenario, nodes, trace.as_ref(), &mut |done| bar.show(done)));
         bar.clear();
     }
     if let Some(folder) = &arguments.plot {
@@ -102,8 +105,11 @@ fn write_files(folder: &Path, reports: &[Report]) -> Outcome {
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     for report in reports {
         for (name, content) in report.files() {
-            let one = reports.len() == 1;
-            let name = if one { name } else { format!("{}-{name}", report.nodes) };
+            let name = match (reports.len(), report.overlays) {
+                (1, _) => name,
+                (_, 1) => format!("{}-{name}", report.nodes),
+                (_, overlays) => format!("{overlays}x{}-{name}", report.nodes),
+            };
             write(&name, &content)?;
         }
     }

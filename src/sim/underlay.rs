@@ -204,6 +204,16 @@ impl Underlay {
         self.attached.push((address, router));
     }
 
+    /// Attaches an address where another one is: all links but the last are the same.
+    pub fn attach_beside(&mut self, address: IpAddr, beside: IpAddr) {
+        let Some(&(_, other)) = self.attached.iter().find(|node| node.0 == beside) else { return };
+        let Some(&access) = self.edges.iter().find(|edge| edge.ends[0] == other) else { return };
+        let router = self.domains.len() as u32;
+        self.domains.push(self.domains[access.ends[1] as usize]);
+        self.edges.push(Edge { ends: [router, access.ends[1]], ..access });
+        self.attached.push((address, router));
+    }
+
     /// How many routers, attached nodes included.
     pub const fn routers(&self) -> usize {
         self.domains.len()

@@ -55,8 +55,14 @@ pub struct Scenario {
     /// Before this nothing fails and nothing is measured.
     #[serde(deserialize_with = "duration")]
     pub warm_up: Duration,
+    /// The nodes start one after the other within this time of the warm-up.
+    #[serde(deserialize_with = "duration")]
+    pub starts_within: Duration,
     /// How many nodes; with several numbers, one run for each.
     pub nodes: Nodes,
+    /// How many overlays of so many nodes each, which know nothing of each other; the first nodes of
+    /// all stand at the same place, and so on. With several numbers, one run for each.
+    pub overlays: Nodes,
     /// What lies between them.
     pub underlay: UnderlayConfig,
     /// What fails by chance.
@@ -84,7 +90,9 @@ impl Default for Scenario {
             seed: 1,
             duration: Duration::from_secs(600),
             warm_up: Duration::from_secs(30),
+            starts_within: Duration::ZERO,
             nodes: Nodes::One(4),
+            overlays: Nodes::One(1),
             underlay: UnderlayConfig::default(),
             failures: Vec::new(),
             schemes: vec!["direct".to_owned(), "overlay".to_owned()],
@@ -97,7 +105,7 @@ impl Default for Scenario {
     }
 }
 
-/// How many nodes.
+/// How many.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged)]
 pub enum Nodes {
@@ -105,6 +113,15 @@ pub enum Nodes {
     One(u16),
     /// Several numbers, one run for each.
     Several(Vec<u16>),
+}
+
+impl Nodes {
+    fn list(&self) -> Vec<u16> {
+        match self {
+            Self::One(n) => vec![*n],
+            Self::Several(all) => all.clone(),
+        }
+    }
 }
 
 /// What lies between the nodes.
@@ -125,6 +142,13 @@ pub struct UnderlayConfig {
     pub jitter: Duration,
     /// Loss of each pair.
     pub loss: f64,
+    /// What each link between routers passes, or each pair's own where there are none, bits per
+    /// second; everything when absent.
+    #[serde(deserialize_with = "some_rate")]
+    pub rate: Option<u64>,
+    /// With a rate: what would wait longer than this is lost.
+    #[serde(deserialize_with = "duration")]
+    pub queue: Duration,
     /// A file of what was measured or recorded, in the format of [`Trace`].
     pub trace: Option<String>,
 }
@@ -137,6 +161,8 @@ impl Default for UnderlayConfig {
             delay: (Duration::from_millis(5), Duration::from_millis(60)),
             jitter: Duration::ZERO,
             loss: 0.0,
+            rate: None,
+            queue: Duration::from_millis(100),
             trace: None,
         }
     }
@@ -225,6 +251,21 @@ impl Scenario {
         if sizes.is_empty() || sizes.iter().any(|&n| !(2..=NODES_MAX).contains(&n)) {
             return Err(format!("nodes: from 2 to {NODES_MAX}"));
         }
+        let most = sizes.iter().max().copied().unwrap_or_default();
+        let overlays = self.overlays.list();
+        let wrong = |n: &u16| *n == 0 || most.saturating_mul(*n) > NODES_MAX;
+        if overlays.is_empty() || overlays.iter().any(wrong) {
+            return Err(format!("overlays: at least 1, and no more than {NODES_MAX} nodes in all"));
+        }
+        let knows_all = |scheme: &String| scheme != "overlay" && scheme != "direct";
+        if overlays.iter().any(|n| *n > 1)
+            && (self.schemes.iter().any(knows_all) || !self.tcp.is_empty())
+        {
+            return Err("overlays: with several, schemes are direct and overlay only".to_owned());
+        }
+        if self.starts_within > self.warm_up {
+            return Err("starts_within: no longer than warm_up".to_owned());
+        }
         if self.every.is_zero() || self.duration.is_zero() {
             return Err("every, duration: not zero".to_owned());
         }
@@ -251,17 +292,26 @@ impl Scenario {
 
     /// The numbers of nodes, one run for each.
     pub fn sizes(&self) -> Vec<u16> {
-        match &self.nodes {
-            Nodes::One(n) => vec![*n],
-            Nodes::Several(all) => all.clone(),
-        }
+        self.nodes.list()
+    }
+
+    /// One scenario for each number of overlays.
+    pub fn by_overlays(&self) -> Vec<Self> {
+        let one = |n| Self { overlays: Nodes::One(n), ..self.clone() };
+        self.overlays.list().into_iter().map(one).collect()
+    }
+
+    /// What lies between routers, but for the delay.
+    fn shared_model(&self) -> LinkModel {
+        let UnderlayConfig { rate, queue, .. } = self.underlay;
+        LinkModel { rate_bps: rate, queue, ..LinkModel::PERFECT }
     }
 
     fn pair_model(&self) -> LinkModel {
         let base = if self.underlay.transit_stub.is_some() {
             LinkModel::PERFECT
         } else {
-            LinkModel::default()
+            LinkModel { delay: LinkModel::default().delay, ..self.shared_model() }
         };
         let (loss, jitter) = (self.underlay.loss, self.underlay.jitter);
         LinkModel { loss, jitter, max_payload: 1_472, ..base }

@@ -19,8 +19,10 @@ pub struct Report {
     pub about: String,
     /// All chance came from it.
     pub seed: u64,
-    /// How many nodes.
+    /// How many nodes in each overlay.
     pub nodes: u16,
+    /// How many overlays.
+    pub overlays: u16,
     /// Measured time.
     pub duration_s: f64,
     /// Each scheme.
@@ -91,6 +93,8 @@ type PathChanges = Vec<(u32, u16)>;
 #[derive(Clone, Debug)]
 pub struct Timeline {
     nodes: usize,
+    /// Of nodes that know each other.
+    pairs: usize,
     every: Duration,
     ticks: u32,
     /// Pair, and the ticks at which its path changed with what it became: 0 none, 1 direct, 2 and
@@ -102,11 +106,13 @@ pub struct Timeline {
 }
 
 impl Timeline {
-    pub(super) fn new(nodes: usize, pairs_max: usize, every: Duration) -> Self {
-        let pairs = (0..nodes).flat_map(|a| (0..nodes).map(move |b| (a, b)));
-        let rows = pairs.filter(|(a, b)| a != b).take(pairs_max).map(|pair| (pair, Vec::new()));
+    pub(super) fn new(overlays: usize, each: usize, pairs_max: usize, every: Duration) -> Self {
+        let nodes = overlays * each;
+        let of = |a: usize| (0..each).map(move |b| (a, a / each * each + b));
+        let pairs = (0..nodes).flat_map(of).filter(|(a, b)| a != b);
+        let rows = pairs.take(pairs_max).map(|pair| (pair, Vec::new())).collect();
         let last = vec![u16::MAX; nodes * nodes];
-        Self { nodes, every, ticks: 0, rows: rows.collect(), changes: 0, last }
+        Self { nodes, pairs: nodes * (each - 1), every, ticks: 0, rows, changes: 0, last }
     }
 
     pub(super) fn note(&mut self, a: usize, b: usize, code: u16) {
@@ -133,9 +139,8 @@ impl Timeline {
 
     /// How often a pair changed its path, for each pair and hour.
     pub fn changes_per_pair_hour(&self) -> Option<f64> {
-        let pairs = self.nodes * (self.nodes - 1);
         let hours = f64::from(self.ticks) * self.every.as_secs_f64() / 3_600.0;
-        (self.ticks > 0).then(|| self.changes as f64 / pairs as f64 / hours)
+        (self.ticks > 0).then(|| self.changes as f64 / self.pairs as f64 / hours)
     }
 }
 
@@ -153,13 +158,7 @@ impl Report {
     /// The summary for people. `AVOIDED` is per cent of what `direct` lost, `TWICE` per cent of
     /// second copies that were lost with the first.
     pub fn summary(&self) -> String {
-        let mut text = String::new();
-        let hours = self.duration_s / 3_600.0;
-        let _ = writeln!(
-            text,
-            "{}: {} nodes, {hours:.2} hours, seed {}",
-            self.scenario, self.nodes, self.seed
-        );
+        let mut text = self.heading();
         if !self.schemes.is_empty() {
             let _ = writeln!(
                 text,
@@ -223,6 +222,16 @@ impl Report {
             let _ = writeln!(text, "path changes: {changes:.2} per pair and hour");
         }
         text
+    }
+
+    fn heading(&self) -> String {
+        let overlays = match self.overlays {
+            1 => String::new(),
+            overlays => format!("{overlays} overlays of "),
+        };
+        let hours = self.duration_s / 3_600.0;
+        let Self { scenario, nodes, seed, .. } = self;
+        format!("{scenario}: {overlays}{nodes} nodes, {hours:.2} hours, seed {seed}\n")
     }
 
     /// Tables and plots: names and contents of files.
@@ -290,7 +299,7 @@ fn steps(sorted: &[f64]) -> Vec<(f64, f64)> {
 
 /// Control traffic by number of nodes, as a table for people and a plot.
 pub fn by_size(reports: &[Report]) -> Option<(String, String)> {
-    if reports.len() < 2 {
+    if reports.len() < 2 || reports.windows(2).any(|two| two[0].overlays != two[1].overlays) {
         return None;
     }
     let mut text = format!("{:>6} {:>14} {:>14}\n", "NODES", "kbit/s each", "datagrams/s");

@@ -28,7 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const TIMELINE_PAIRS: usize = 40;
 const PACKET_LEN: usize = 100;
 
-/// Carries a scenario out with so many nodes. `progress` hears the fraction that is done.
+/// Carries a scenario out with so many nodes in each overlay; of several numbers of overlays, the first
+/// counts. `progress` hears the fraction that is done.
 pub fn run(
     scenario: &Scenario,
     nodes: u16,
@@ -37,7 +38,7 @@ pub fn run(
 ) -> Report {
     let mut run = Run::new(scenario, usize::from(nodes), trace);
     let start = run.simulator.now();
-    run.simulator.run_for(scenario.warm_up);
+    run.warm_up();
     run.warm = run.traffic();
     run.tcp = Some(Tcp::new(scenario, &run.addresses, run.simulator.now()));
     let end = start + scenario.warm_up + scenario.duration;
@@ -61,6 +62,8 @@ struct Run<'s> {
     failures: Failures,
     rows: VecDeque<Row>,
     addresses: Vec<IpAddr>,
+    /// Nodes of each overlay.
+    each: usize,
     rng: Rng,
     /// Models with their books.
     models: Vec<(Scheme, Tally)>,
@@ -83,13 +86,20 @@ impl<'s> Run<'s> {
         let mut bytes = *b"scenario: what would have been? ";
         bytes[..8].copy_from_slice(&scenario.seed.to_le_bytes());
         let mut rng = Rng::new(bytes);
-        let configs = sites::configs(nodes, scenario.budget_bps);
+        let overlays = scenario.overlays.list().first().map_or(1, |n| usize::from(*n));
+        let each = nodes;
+        let nodes = each * overlays;
+        let configs = sites::configs(overlays, each, scenario.budget_bps);
         let mut simulator = Simulator::stopped(configs, &[], LinkModel::default(), scenario.seed);
         let addresses: Vec<IpAddr> = (0..nodes).map(sites::underlay).collect();
         let underlay = scenario.underlay.transit_stub.map(|size| {
             let mut underlay = Underlay::generate(&size.parameters(), &mut rng);
-            addresses.iter().for_each(|&address| underlay.attach(address, &mut rng));
-            underlay.lay(&mut simulator.network, LinkModel::PERFECT);
+            let (first, others) = addresses.split_at(each);
+            first.iter().for_each(|&address| underlay.attach(address, &mut rng));
+            for (&address, &beside) in others.iter().zip(first.iter().cycle()) {
+                underlay.attach_beside(address, beside);
+            }
+            underlay.lay(&mut simulator.network, scenario.shared_model());
             underlay
         });
         let start = simulator.now() + scenario.warm_up;
@@ -113,13 +123,11 @@ impl<'s> Run<'s> {
             .filter_map(|name| Scheme::parse(name).ok().map(|scheme| (scheme, tally(name))));
         let models = models.collect();
         let overlay = scenario.schemes.iter().any(|name| name == "overlay");
-        if overlay {
-            (0..nodes).for_each(|node| simulator.start(node));
-        }
         Self {
             models,
             overlay: overlay.then(|| tally("overlay")),
-            timeline: Timeline::new(nodes, TIMELINE_PAIRS, scenario.every),
+            timeline: Timeline::new(overlays, each, TIMELINE_PAIRS, scenario.every),
+            each,
             rows: trace.map_or_else(VecDeque::new, |trace| trace.rows.clone().into()),
             matrices: VecDeque::new(),
             pending: VecDeque::new(),
@@ -135,6 +143,20 @@ impl<'s> Run<'s> {
             rng,
             start,
         }
+    }
+
+    /// Starts the nodes, at once unless the scenario says otherwise, and lets them settle.
+    fn warm_up(&mut self) {
+        let nodes = self.addresses.len();
+        let begun = self.simulator.now();
+        for node in (0..nodes).filter(|_| self.overlay.is_some()) {
+            let after = self.scenario.starts_within.mul_f64(node as f64 / nodes as f64);
+            if !after.is_zero() {
+                self.simulator.run_until(begun + after);
+            }
+            self.simulator.start(node);
+        }
+        self.simulator.run_until(begun + self.scenario.warm_up);
     }
 
     /// One packet of every pair by every scheme.
@@ -173,9 +195,9 @@ impl<'s> Run<'s> {
             self.matrices.pop_front();
         }
         self.matrices.push_back(Matrix::new(now, nodes, ways));
-        let talking = self.scenario.talks_to;
+        let (talking, each) = (self.scenario.talks_to, self.each);
         for (scheme, tally) in &mut self.models {
-            for (a, b) in pairs_of(nodes).filter(|&pair| talks(pair, nodes, talking)) {
+            for (a, b) in pairs_of(nodes).filter(|&pair| talks(pair, each, talking)) {
                 let sent = scheme.send(a, b, &self.matrices, &mut self.rng);
                 tally.add(a * nodes + b, sent);
             }
@@ -186,17 +208,20 @@ impl<'s> Run<'s> {
         if self.overlay.is_none() {
             return;
         }
-        let nodes = self.addresses.len();
+        let (nodes, each) = (self.addresses.len(), self.each);
         let talking = self.scenario.talks_to;
-        for (a, b) in pairs_of(nodes).filter(|&pair| talks(pair, nodes, talking)) {
+        for (a, b) in pairs_of(nodes).filter(|&pair| talks(pair, each, talking)) {
+            let first = a / each * each;
             let path = self.simulator.node(a).and_then(|node| {
-                let peer = PeerIndex((if b < a { b } else { b - 1 }) as u16);
+                let peer = PeerIndex((if b < a { b - first } else { b - first - 1 }) as u16);
                 node.path(peer, Metric::Latency)
             });
             let code = match path {
                 None => 0,
                 Some(Path::Direct(_)) => 1,
-                Some(Path::Via(relay)) => 2 + relay.0 + u16::from(usize::from(relay.0) >= a),
+                Some(Path::Via(relay)) => {
+                    2 + first as u16 + relay.0 + u16::from(usize::from(relay.0) >= a - first)
+                }
             };
             self.timeline.note(a, b, code);
             if !self.scenario.silent {
@@ -259,7 +284,8 @@ impl<'s> Run<'s> {
             scenario: self.scenario.name.clone(),
             about: self.scenario.about.clone(),
             seed: self.scenario.seed,
-            nodes: nodes as u16,
+            nodes: self.each as u16,
+            overlays: (nodes / self.each) as u16,
             duration_s: self.scenario.duration.as_secs_f64(),
             schemes: tallies.map(Tally::finish).collect(),
             control,
@@ -278,11 +304,13 @@ fn pairs_of(nodes: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..nodes).flat_map(move |a| (0..nodes).filter(move |&b| b != a).map(move |b| (a, b)))
 }
 
-/// Whether the first of two nodes sends to the second, when each does to so many that come next.
-const fn talks((a, b): (usize, usize), nodes: usize, to: Option<u16>) -> bool {
+/// Whether the first of two nodes sends to the second, when each does to so many that come next in
+/// its own overlay of `each` nodes.
+const fn talks((a, b): (usize, usize), each: usize, to: Option<u16>) -> bool {
+    let fellows = a / each == b / each;
     match to {
-        Some(to) => (b + nodes - a) % nodes <= to as usize,
-        None => true,
+        Some(to) => fellows && (b + each - a) % each <= to as usize,
+        None => fellows,
     }
 }
 

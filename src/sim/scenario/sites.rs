@@ -20,10 +20,14 @@ pub(super) fn host(site: usize) -> Endpoint {
     (IpAddr::from([10, 128 + (site >> 8) as u8, site as u8, 5]), 4_000)
 }
 
-/// The configurations of all nodes: a full mesh.
-pub(super) fn configs(sites: usize, budget_bps: u64) -> Vec<NodeConfig> {
-    let all: Vec<PeerConfig> = (0..sites).map(peer).collect();
-    (0..sites).map(|site| config(site, &all, budget_bps)).collect()
+/// The configurations of all nodes: a full mesh, or several that know nothing of each other, of so
+/// many nodes each.
+pub(super) fn configs(overlays: usize, sites: usize, budget_bps: u64) -> Vec<NodeConfig> {
+    let overlay = |first: usize| {
+        let all: Vec<PeerConfig> = (first..first + sites).map(peer).collect();
+        (0..sites).map(move |index| config(first, index, &all, budget_bps)).collect::<Vec<_>>()
+    };
+    (0..overlays).flat_map(|overlay_number| overlay(overlay_number * sites)).collect()
 }
 
 fn key(site: usize) -> [u8; 32] {
@@ -52,8 +56,9 @@ fn peer(site: usize) -> PeerConfig {
     }
 }
 
-fn config(site: usize, all: &[PeerConfig], budget_bps: u64) -> NodeConfig {
-    let others = all.iter().enumerate().filter(|(index, _)| *index != site);
+fn config(first: usize, index: usize, all: &[PeerConfig], budget_bps: u64) -> NodeConfig {
+    let site = first + index;
+    let others = all.iter().enumerate().filter(|(other, _)| *other != index);
     let listen = SocketAddr::new(underlay(site), Mesh::PORT);
     let max = 2 * all.len() as u32 + 16;
     NodeConfig {
@@ -75,11 +80,21 @@ mod tests {
 
     #[test]
     fn every_node_is_somebody_else() {
-        let configs = configs(400, 33_000);
+        let configs = configs(1, 400, 33_000);
         let mut keys: Vec<_> = configs[0].peers.iter().map(|peer| peer.public_key).collect();
         keys.push(configs[1].peers[0].public_key);
         keys.sort_unstable();
         keys.dedup();
         assert_eq!(keys.len(), 400);
+    }
+
+    #[test]
+    fn overlays_know_nothing_of_each_other() {
+        let configs = configs(2, 3, 33_000);
+        let names = |node: usize| -> Vec<_> {
+            configs[node].peers.iter().map(|peer| peer.name.as_str()).collect()
+        };
+        assert_eq!((names(1), names(4)), (vec!["n0", "n2"], vec!["n3", "n5"]));
+        assert_eq!(configs[4].name, "n4");
     }
 }

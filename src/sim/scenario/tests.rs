@@ -103,3 +103,51 @@ fn faults_of_scenarios_and_traces_are_told() {
         assert!(error.contains(word), "{text}: {error}");
     }
 }
+
+const TWO: &str = "
+name: two
+duration: 60s
+warm_up: 20s
+nodes: 4
+overlays: [1, 2]
+every: 20ms
+talks_to: 1
+underlay: { transit_stub: small, rate: 1mbit, queue: 50ms }
+failures:
+  - { what: link, every: 10m, lasts: 20s }
+";
+
+/// Two overlays that know nothing of each other share the links: those fill sooner, and each packet
+/// stays in its own overlay.
+#[test]
+fn overlays_beside_each_other_share_links_and_nothing_else() {
+    let scenario = Scenario::parse(TWO).unwrap();
+    let reports: Vec<_> =
+        scenario.by_overlays().iter().map(|one| run(one, 4, None, &mut |_| {})).collect();
+    let [alone, both] = [&reports[0], &reports[1]];
+    assert_eq!((alone.overlays, both.overlays), (1, 2));
+    let sent = |report: &Report| report.schemes.iter().map(|s| s.sent).collect::<Vec<_>>();
+    assert_eq!(sent(both), sent(alone).iter().map(|sent| 2 * sent).collect::<Vec<_>>());
+    let overlay = |report: &Report| report.schemes.last().unwrap().availability;
+    assert!(overlay(alone) > 0.95 && overlay(both) > 0.9, "{}", both.summary());
+    assert!(both.summary().contains("2 overlays of 4 nodes"));
+    assert_eq!(by_size(&reports), None, "sizes are compared, not numbers of overlays");
+}
+
+#[test]
+fn overlays_that_cannot_be_are_refused() {
+    for (wrong, right) in [("overlays: 0", "overlays: 1"), ("overlays: 300", "overlays: 250")] {
+        let with = |what| Scenario::parse(&format!("nodes: 4\n{what}\n"));
+        assert!(with(wrong).is_err() && with(right).is_ok(), "{wrong}");
+    }
+    assert!(Scenario::parse("overlays: 2\nschemes: [any]").is_err());
+}
+
+#[test]
+fn nodes_that_start_one_after_the_other_find_each_other() {
+    let text = "warm_up: 20s\nduration: 20s\nnodes: 5\nstarts_within: 10s\n";
+    let scenario = Scenario::parse(text).unwrap();
+    let report = run(&scenario, 5, None, &mut |_| {});
+    assert_eq!(report.schemes[1].availability, 1.0, "{}", report.summary());
+    assert!(Scenario::parse(&text.replace("10s", "21s")).is_err());
+}
