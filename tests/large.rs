@@ -85,6 +85,8 @@ struct World {
     usable_since: Vec<Option<Instant>>,
     /// Pairs whose direct path is down, and until when.
     outages: Vec<(usize, usize, Instant)>,
+    /// Pairs whose direct path loses packets or takes a detour, and until when.
+    spells: Vec<(usize, usize, Instant, LinkModel)>,
 }
 
 impl World {
@@ -106,7 +108,16 @@ impl World {
             }
         }
         let usable_since = vec![None; sites * sites];
-        Self { simulator, sites, rng, usable_since, outages: Vec::new() }
+        Self { simulator, sites, rng, usable_since, outages: Vec::new(), spells: Vec::new() }
+    }
+
+    /// Whoever has only links that lose packets is not promised to be connected at once.
+    fn is_clean(&self, a: usize, b: usize) -> bool {
+        let clean = |a, b| {
+            let link = self.simulator.network.link(underlay(a), underlay(b));
+            link.up && link.loss == 0.0
+        };
+        clean(a, b) && clean(b, a)
     }
 
     fn works(&self, a: usize, b: usize) -> bool {
@@ -115,8 +126,8 @@ impl World {
     }
 
     fn usable(&self, a: usize, b: usize) -> bool {
-        self.works(a, b)
-            || (0..self.sites).any(|c| c != a && c != b && self.works(a, c) && self.works(c, b))
+        let by = |c| c != a && c != b && self.is_clean(a, c) && self.is_clean(c, b);
+        self.is_clean(a, b) || (0..self.sites).any(by)
     }
 
     fn pairs(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
@@ -157,8 +168,37 @@ impl World {
         self.changed(a, b);
     }
 
+    /// For a while a direct path loses packets, or takes a detour, both ways.
+    fn weaken(&mut self, a: usize, b: usize, span: Duration) {
+        let [x, y] = [a, b].map(underlay);
+        let same = |spell: &(usize, usize, Instant, LinkModel)| {
+            (spell.0, spell.1) == (a, b) || (spell.0, spell.1) == (b, a)
+        };
+        if self.spells.iter().any(same) {
+            return;
+        }
+        let before = self.simulator.network.link(x, y);
+        self.spells.push((a, b, self.simulator.now() + span, before));
+        let amount = self.rng.unit();
+        if self.rng.chance(0.5) {
+            self.simulator.network.set_both(x, y, |link| link.loss = 0.05 + 0.35 * amount);
+            self.changed(a, b);
+        } else {
+            let detour = Duration::from_secs_f64(0.02 + 0.13 * amount);
+            self.simulator.network.set_both(x, y, |link| link.delay += detour);
+        }
+    }
+
     fn mend(&mut self) {
         let now = self.simulator.now();
+        let (over, on): (Vec<_>, Vec<_>) = self.spells.iter().partition(|spell| spell.2 <= now);
+        self.spells = on;
+        for (a, b, _, before) in over {
+            self.simulator.network.set_both(underlay(a), underlay(b), |link| {
+                (link.loss, link.delay) = (before.loss, before.delay);
+            });
+            self.changed(a, b);
+        }
         let (over, on): (Vec<_>, Vec<_>) = self.outages.iter().partition(|outage| outage.2 <= now);
         self.outages = on;
         for (a, b, _) in over {
@@ -216,6 +256,8 @@ fn variable(name: &str, default: f64) -> f64 {
 #[derive(Debug, Default)]
 struct Tally {
     outages: usize,
+    /// Times in which a direct path lost packets or took longer.
+    spells: usize,
     checks: u64,
     /// Checks in which a usable path was not used, by how long it had been usable.
     late: Vec<Duration>,
@@ -226,7 +268,33 @@ struct Tally {
 /// every 4 s (10 % jitter) is known to be dead after 5 s, and all others are told.
 const BOUND: Duration = Duration::from_secs(6);
 
-/// Random outages without any traffic to show them.
+/// How many of the mishaps are loss or detours, not outages.
+const WEAK: f64 = 0.4;
+
+/// A pair's direct path fails or gets worse, or a site is cut off from half of all others.
+fn mishap(world: &mut World, tally: &mut Tally) {
+    let a = world.rng.below(world.sites as u32) as usize;
+    let b = (a + 1 + world.rng.below(world.sites as u32 - 1) as usize) % world.sites;
+    let one_way = world.rng.chance(0.25);
+    // From some seconds to many minutes, the mean about a minute.
+    let span = Duration::from_secs_f64(5.0 * (8.0_f64).powf(2.0 * world.rng.unit()));
+    if world.rng.chance(0.02) {
+        for c in (0..world.sites).filter(|c| *c != a) {
+            if world.rng.chance(0.5) {
+                world.cut(a, c, one_way, span);
+            }
+        }
+    } else if world.rng.chance(WEAK) {
+        world.weaken(a, b, span);
+        tally.spells += 1;
+        return;
+    } else {
+        world.cut(a, b, one_way, span);
+    }
+    tally.outages += 1;
+}
+
+/// Random outages, loss and detours without any traffic to show them.
 fn storm(world: &mut World, span: Duration, outages_per_hour_and_pair: f64) -> Tally {
     let end = world.simulator.now() + span;
     let pairs = (world.sites * (world.sites - 1) / 2) as f64;
@@ -236,22 +304,7 @@ fn storm(world: &mut World, span: Duration, outages_per_hour_and_pair: f64) -> T
     let mut step = 0_u32;
     while world.simulator.now() < end {
         while next <= world.simulator.now() {
-            let a = world.rng.below(world.sites as u32) as usize;
-            let b = (a + 1 + world.rng.below(world.sites as u32 - 1) as usize) % world.sites;
-            let one_way = world.rng.chance(0.25);
-            // From some seconds to many minutes, the mean about a minute.
-            let seconds = 5.0 * (8.0_f64).powf(2.0 * world.rng.unit());
-            if world.rng.chance(0.02) {
-                // A site that is cut off from half of all others.
-                for c in (0..world.sites).filter(|c| *c != a) {
-                    if world.rng.chance(0.5) {
-                        world.cut(a, c, one_way, Duration::from_secs_f64(seconds));
-                    }
-                }
-            } else {
-                world.cut(a, b, one_way, Duration::from_secs_f64(seconds));
-            }
-            tally.outages += 1;
+            mishap(world, &mut tally);
             next += Duration::from_secs_f64(-pause * (1.0 - world.rng.unit()).ln());
         }
         world.mend();
@@ -323,9 +376,10 @@ fn run(sites: usize, hours: f64, rate: f64, seed: u64) {
     let memory = (resident() - before) / sites as f64 / 1e6;
     println!(
         "| {sites} | {:.0} | {idle_bits:.0} | {storm_bits:.0} | {idle_cpu:.2} | {storm_cpu:.2} | \
-         {memory:.1} | {} | {hours} | {} | {:.1} |",
+         {memory:.1} | {hours} | {} | {} | {} | {:.1} |",
         settled.as_secs_f64(),
         tally.outages,
+        tally.spells,
         tally.checks,
         worst.as_secs_f64()
     );
