@@ -58,7 +58,9 @@ RUST
 
 export CARGO_TARGET_DIR=$ROOT/target/mutants/target
 say "building ${#names[@]} faults"
-binaries=$(cd "$copy" && cargo test -p rongate --locked --lib --test '*' --no-run 2>&1 | tee /dev/stderr |
+# Only the binaries that the list names, "--lib" or "--test NAME".
+mapfile -t targets < <(printf '%s\n' "${tests[@]%% *}" | sort -u | sed '/^lib$/!s/^/--test=/; s/^lib$/--lib/')
+binaries=$(cd "$copy" && cargo test -p rongate --locked "${targets[@]}" --no-run 2>&1 | tee /dev/stderr |
   sed -nE 's/^ *Executable .*(src\/lib\.rs|tests\/[a-z_]+\.rs) \((.*)\)$/\1 \2/p')
 [ -n "$binaries" ] || fail "the faults do not compile"
 
