@@ -347,7 +347,8 @@ fn story(world: &World, a: usize, b: usize, late: Duration) -> String {
                 world.works(a, relay) && world.works(relay, b)
             },
         );
-        if Some(candidate.path) == why.in_use || !real {
+        // Of many nodes only what explains the choice.
+        if world.sites <= 20 || Some(candidate.path) == why.in_use || !real {
             text += &format!("    works {real}: {candidate:?}\n");
         }
     }
