@@ -81,8 +81,9 @@ fn candidates_of(status: &Status) -> String {
 
 /// A line for each way to a peer.
 pub(super) fn candidates(metric: &str, candidates: &[CandidateStatus]) -> String {
-    let mut table =
-        Table::new(&["VIA", "STATE", ">METRIC", ">RTT ms", ">LOSS", ">SAMPLES", "STANDING"]);
+    let mut table = Table::new(&[
+        "VIA", "STATE", ">METRIC", ">RTT ms", ">LOSS", ">SAMPLES", ">Mbit/s", "STANDING",
+    ]);
     for candidate in candidates {
         table.row([
             via(candidate.via.as_deref()).to_owned(),
@@ -91,6 +92,7 @@ pub(super) fn candidates(metric: &str, candidates: &[CandidateStatus]) -> String
             figure(candidate.rtt_ms, 1),
             percent(candidate.loss),
             candidate.samples.map_or_else(|| "-".to_owned(), count),
+            figure(candidate.capacity_mbit, 1),
             candidate.reason.clone().unwrap_or_else(|| "in use".into()),
         ]);
     }
@@ -113,7 +115,10 @@ mod tests {
         let direct =
             CandidateStatus { state: LinkState::Up, metric: Some(3.0), ..Default::default() };
         let shown = candidates("latency", &[direct]);
-        let head = "VIA     STATE  METRIC  RTT ms  LOSS  SAMPLES  STANDING\n";
-        assert_eq!(shown, format!("{head}direct  up        3.0       -     -        -  in use\n"));
+        let head = "VIA     STATE  METRIC  RTT ms  LOSS  SAMPLES  Mbit/s  STANDING\n";
+        assert_eq!(
+            shown,
+            format!("{head}direct  up        3.0       -     -        -       -  in use\n")
+        );
     }
 }

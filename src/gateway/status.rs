@@ -336,6 +336,10 @@ pub struct CandidateStatus {
     /// What a program says of it, for classes that ask.
     #[serde(default)]
     pub app_value: Option<f64>,
+    /// What it carries, by how far apart datagrams arrive that left back to back, in Mbit/s; 1,000 stands for more, too. Null
+    /// where nothing depends on it: no class that is spread or goes by throughput uses the path.
+    #[serde(default)]
+    pub capacity_mbit: Option<f64>,
     /// Times it failed in use, as far as remembered.
     #[serde(default)]
     pub failures: u32,

@@ -15,6 +15,7 @@
 
 mod arrivals;
 mod budget;
+mod capacity;
 mod endpoint;
 mod estimator;
 mod flaps;
@@ -26,6 +27,7 @@ mod sent;
 
 pub use arrivals::Arrivals;
 pub use budget::{Intervals, ProbeBudget};
+pub use capacity::{Capacity, Dispersion};
 pub use endpoint::{Challenge, Endpoint};
 pub use estimator::Estimator;
 pub use flaps::FlapHistory;

@@ -281,7 +281,8 @@ impl Prober {
         }
         self.prove(sent_at);
         let change = self.judge_answer(now);
-        if self.state == Liveness::Up && self.estimator.is_in_doubt() {
+        let cleared_lately = now - self.since < self.interval.max(Self::LATELY);
+        if self.state == Liveness::Up && cleared_lately && self.estimator.is_in_doubt() {
             // Suspicion may have ended before there were answers enough to tell.
             let last = self.last_probe.unwrap_or(now);
             let pause = self.config.quick.max(self.interval / 4);

@@ -71,6 +71,15 @@ impl Node {
                 Control::Close(_) => self.tunnels.forget(now, peer),
                 Control::ClassRefused(tag) => self.on_class_refused(now, peer, tag),
                 Control::Heard(path) => self.on_heard(now, peer, path),
+                Control::Volley(volley) => {
+                    let report = self.on_volley(peer, path, arrival.at, volley);
+                    if let Some(report) = report.map(Control::VolleyReport)
+                        && answers.take(&report)
+                    {
+                        self.send_control(now, peer, &report, out);
+                    }
+                }
+                Control::VolleyReport(report) => self.on_volley_report(now, peer, &report),
             }
         }
         Ok(())

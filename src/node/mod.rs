@@ -13,6 +13,7 @@
 //! - `relay`: a datagram for another node is sent on from where it lies.
 //! - `copies`: packets that go over two paths, and which of them came first.
 //! - `reports`: what arrived on which path, told to its sender, and what silence means.
+//! - `volleys`: what paths carry, by how far apart datagrams arrive that left back to back.
 //! - `control`: probes, advertisements and challenges inside the tunnels.
 //! - `account`: outages that were crossed, and what the direct path would have given.
 //! - `policy`: what the classes of flows may use, and what relays refuse.
@@ -52,6 +53,7 @@ mod reassembly;
 mod relay;
 mod reports;
 mod snapshot;
+mod volleys;
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -137,6 +139,7 @@ pub struct Node {
     control_budget_bps: u64,
     relay_bucket: Bucket,
     relay_load: load::RelayLoad,
+    volleys: volleys::Volleys,
     /// What may go where nothing is known to be usable.
     last_resort: Bucket,
     policy: Policy,
@@ -245,16 +248,17 @@ impl Node {
         let router = paths::router(&config, id, &peers, &pace, rng.next_u64());
         let peer_ids: Vec<_> = peers.iter().map(|peer| peer.id).collect();
         let advertiser = Advertiser::new(now, pace, config.epoch, &peer_ids);
-        let exit = config.egress.as_ref().map(|egress| Exit::new(now, egress, rng.fork()));
         let node_policy = config.policy();
         let uses_exits = config.peers.iter().any(|peer| peer.egress);
         let pcp = pcp_server(&config, now);
         let mut node = Self {
+            exit: config.egress.as_ref().map(|egress| Exit::new(now, egress, rng.fork())),
             prefixes: prefix_table(&config),
             flows: FlowTable::new(now, config.flow_limits, &mut rng),
             relay_bucket: Bucket::new(now, config.relay.rate_bps),
             relay_load: Default::default(),
             last_resort: last_resort::bucket(now),
+            volleys: Default::default(),
             policy: Policy::new(&mut rng),
             copy_budget: CopyBudget::new(now, config.copies_bps),
             name: config.name,
@@ -270,7 +274,6 @@ impl Node {
             router,
             advertiser,
             classes: config.classes,
-            exit,
             internet_via: config.internet_via,
             internet_via_ipv6: config.internet_via_ipv6,
             translation: Translation::new(config.nat64),

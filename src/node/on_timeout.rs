@@ -53,6 +53,7 @@ impl Node {
             self.expire_refusals(now);
             self.observe_faults(now, out);
             self.observe_load(now);
+            self.observe_capacity(now, out);
             let mut unfinished = self.flows.expire(now, EXPIRY_BUDGET) == 0;
             unfinished |= self.serve_exit(now, EXPIRY_BUDGET, out);
             if unfinished {

@@ -172,7 +172,8 @@ impl Node {
         // The latest use first.
         ranks.sort_unstable_by(|a, b| b.0.cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2))));
         ranks.truncate(IN_USE_MAX);
-        let budget = ProbeBudget::new(self.control_budget_bps, ProbeBudget::RIDING_BYTES);
+        let left = self.control_budget_bps - self.volleys.share_bps(self.control_budget_bps);
+        let budget = ProbeBudget::new(left, ProbeBudget::RIDING_BYTES);
         let (mut fast, mut also_fast) = (0, 0);
         for (_, peer, at) in &ranks {
             let peer = &self.peers[peer.usize()];

@@ -50,6 +50,11 @@ impl CostConfig {
     }
 }
 
+/// What a rate is in packets of some 1,200 bytes, to be compared with a score; never zero.
+pub(super) fn packets_per_second(kbit: u32) -> f64 {
+    f64::from(kbit.max(1)) * 1_000.0 / 8.0 / 1_200.0
+}
+
 /// A number in `0.0..1.0` from the identities of a node, a destination and a relay. Each node has
 /// its own order of near-equal relays, so that not all of them move to the same one.
 pub(super) fn preference(seed: u64, destination: u32, relay: u32) -> f64 {

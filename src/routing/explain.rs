@@ -68,6 +68,8 @@ pub struct Candidate {
     pub measured: bool,
     /// What an application says of it, when that is asked for.
     pub app_value: Option<f64>,
+    /// What it was found to carry, in kbit/s; none where that was not measured.
+    pub capacity_kbit: Option<u32>,
     /// Our own order of near-equal relays, from 0 to 1; less is better.
     pub(super) preference: f64,
     /// In the unit of the metric; less is better.

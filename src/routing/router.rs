@@ -144,11 +144,15 @@ pub struct Router {
     restricted_scratch: Vec<Candidate>,
     /// The direct link to use towards each peer, as it was when paths were last chosen.
     hops: Vec<Hop>,
+    /// What paths were found to carry, in kbit/s.
+    capacities: Vec<((PeerIndex, Path), u32)>,
 }
 
 impl Router {
     /// Direct links to one peer that are looked at.
     pub const MAX_LINKS: usize = 64;
+    /// Paths whose capacity is kept.
+    pub const MAX_CAPACITIES: usize = 64;
     /// Paths to one peer through relays that are measured end to end: those that are used come
     /// first.
     pub const MAX_MEASURED: usize = 8;
@@ -182,6 +186,7 @@ impl Router {
             scratch,
             restricted_scratch: Vec::new(),
             hops: vec![None; ids.len()],
+            capacities: Vec::new(),
         }
     }
 

@@ -28,13 +28,13 @@ pub struct Share {
 pub(super) struct Spread(pub(super) Vec<Share>);
 
 impl Spread {
-    /// Chooses anew which paths are good. `score` tells what a path carries. True when the set
-    /// changed.
+    /// Chooses anew which paths are good. `score` tells what a path carries, and is told whether that
+    /// was measured of all of them. True when the set changed.
     pub(super) fn decide(
         &mut self,
         margin: Margin,
         candidates: &[Candidate],
-        score: impl Fn(&Candidate) -> f64,
+        score: impl Fn(&Candidate, bool) -> f64,
     ) -> bool {
         // A suspect path is left at once; one whose relay is full keeps the flows that it has.
         let stays = |c: &Candidate| {
@@ -53,8 +53,9 @@ impl Spread {
         good.sort_by(|a, b| a.rank.total_cmp(&b.rank));
         good.truncate(SPREAD_MAX);
         good.sort_by_key(|candidate| candidate.path);
-        let shares = good.into_iter().map(|c| Share { path: c.path, weight: score(c).max(1e-9) });
-        let shares: Vec<Share> = shares.collect();
+        let known = good.iter().all(|c| c.capacity_kbit.is_some());
+        let share = |c: &Candidate| Share { path: c.path, weight: score(c, known).max(1e-9) };
+        let shares: Vec<Share> = good.into_iter().map(share).collect();
         let changed = !shares.iter().map(|s| s.path).eq(self.0.iter().map(|s| s.path));
         self.0 = shares;
         changed
@@ -104,6 +105,7 @@ mod tests {
             report: LinkReport { state: Liveness::Up, ..LinkReport::default() },
             measured: false,
             app_value: None,
+            capacity_kbit: None,
             preference: 0.0,
             cost,
             rank: cost,
@@ -118,7 +120,7 @@ mod tests {
     fn flows_are_spread_in_proportion_and_only_those_of_a_lost_path_move() {
         let mut spread = Spread::default();
         let candidates = [via(0, 100.0), via(1, 110.0), via(2, 120.0), via(3, 900.0)];
-        let weight = |c: &Candidate| if c.path == Path::Via(PeerIndex(0)) { 2.0 } else { 1.0 };
+        let weight = |c: &Candidate, _| if c.path == Path::Via(PeerIndex(0)) { 2.0 } else { 1.0 };
         assert!(spread.decide(MARGIN, &candidates, weight));
         assert!(!spread.decide(MARGIN, &candidates, weight), "nothing changed");
         let before: Vec<Path> = (0..8_000).map(|hash| spread.pick(hash).unwrap()).collect();
@@ -137,19 +139,19 @@ mod tests {
     #[test]
     fn a_path_joins_and_leaves_at_different_costs() {
         let mut spread = Spread::default();
-        spread.decide(MARGIN, &[via(0, 100.0), via(1, 200.0)], |_| 1.0);
+        spread.decide(MARGIN, &[via(0, 100.0), via(1, 200.0)], |_, _| 1.0);
         assert!(!spread.contains(Path::Via(PeerIndex(1))));
-        spread.decide(MARGIN, &[via(0, 100.0), via(1, 140.0)], |_| 1.0);
-        spread.decide(MARGIN, &[via(0, 100.0), via(1, 200.0)], |_| 1.0);
+        spread.decide(MARGIN, &[via(0, 100.0), via(1, 140.0)], |_, _| 1.0);
+        spread.decide(MARGIN, &[via(0, 100.0), via(1, 200.0)], |_, _| 1.0);
         assert!(spread.contains(Path::Via(PeerIndex(1))), "it was good a moment ago");
-        spread.decide(MARGIN, &[via(0, 100.0), via(1, 300.0)], |_| 1.0);
+        spread.decide(MARGIN, &[via(0, 100.0), via(1, 300.0)], |_, _| 1.0);
         assert!(!spread.contains(Path::Via(PeerIndex(1))));
         let full = |relay| Candidate { standing: Standing::RelayFull, ..via(relay, 100.0) };
-        assert!(!spread.decide(MARGIN, &[full(0), full(1)], |_| 1.0), "its flows stay");
+        assert!(!spread.decide(MARGIN, &[full(0), full(1)], |_, _| 1.0), "its flows stay");
         let mut suspect = full(0);
         suspect.report.state = Liveness::Suspect;
-        assert!(spread.decide(MARGIN, &[suspect], |_| 1.0), "they leave");
-        spread.decide(MARGIN, &[], |_| 1.0);
+        assert!(spread.decide(MARGIN, &[suspect], |_, _| 1.0), "they leave");
+        spread.decide(MARGIN, &[], |_, _| 1.0);
         assert_eq!(spread.pick(7), None);
     }
 }

@@ -12,7 +12,7 @@ pub mod relay;
 
 pub use control::{
     Advertisement, AdvertisementAck, AdvertisementEntry, Control, ControlIter, ControlWriter,
-    Entries, Probe, ProbeReply, Report,
+    Entries, Probe, ProbeReply, Report, Volley, VolleyReport,
 };
 pub use data::{DataHeader, Flags, Payload, Split};
 pub use relay::{RelayHeader, RelayRepr};

@@ -120,6 +120,7 @@ pub(super) fn candidates(
         samples: node.samples(explanation.peer, candidate.path),
         rank: Some(candidate.rank).filter(|rank| rank.is_finite()),
         app_value: candidate.app_value,
+        capacity_mbit: candidate.capacity_kbit.map(|kbit| f64::from(kbit) / 1e3),
         failures: candidate.failures,
         barred_s: candidate.barred_until.map(|until| (until - now).as_secs_f64()),
     };

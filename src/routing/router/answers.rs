@@ -1,7 +1,7 @@
 //! What is asked of the router beyond the path of a packet: what to measure, what to try last, and why
 //! it chose so.
 
-use super::{Hop, PATHS, Router};
+use super::{Hop, PATHS, Router, put};
 use crate::id::PeerIndex;
 use crate::metric::Metric;
 use crate::path::Path;
@@ -57,6 +57,64 @@ impl Router {
                 out.push((relay, in_use));
             }
         }
+    }
+
+    /// Appends the paths to a peer whose capacity decides something under the demands that matter:
+    /// those that flows are spread over, and the first two for throughput.
+    pub fn weighed_by_capacity(
+        &self,
+        peer: PeerIndex,
+        matters: impl Fn(Demand) -> bool,
+        out: &mut Vec<(PeerIndex, Path)>,
+    ) {
+        let Some(state) = self.peers.get(peer.usize()) else { return };
+        let mut note = |path: Option<Path>| {
+            if let Some(path) = path
+                && !out.contains(&(peer, path))
+            {
+                out.push((peer, path));
+            }
+        };
+        for (demand, spec) in (0..).map(Demand).zip(&self.demands) {
+            if !matters(demand) {
+                continue;
+            }
+            if spec.multipath {
+                self.shares(peer, demand).iter().for_each(|share| note(Some(share.path)));
+            } else if spec.metric == Metric::Throughput
+                && let Some(selection) = state.selections.get(demand.usize())
+            {
+                note(selection.chosen);
+                note(selection.alternate);
+            }
+        }
+    }
+
+    /// What a path was found to carry, in kbit/s. At most [`Router::MAX_CAPACITIES`] are kept.
+    pub fn set_capacity(&mut self, peer: PeerIndex, path: Path, kbit: u32) {
+        let max = Self::MAX_CAPACITIES;
+        let before = put(&mut self.capacities, (peer, path), Some(kbit), max);
+        if before.is_ok_and(|before| before != Some(kbit)) {
+            self.stale.mark(peer, PATHS);
+        }
+    }
+
+    /// The same, if it is known.
+    pub fn capacity(&self, peer: PeerIndex, path: Path) -> Option<u32> {
+        let at = self.capacities.binary_search_by_key(&(peer, path), |entry| entry.0).ok()?;
+        Some(self.capacities[at].1)
+    }
+
+    /// Forgets what is not known any more.
+    pub fn retain_capacities(&mut self, known: impl Fn(PeerIndex, Path) -> bool) {
+        let stale = &mut self.stale;
+        self.capacities.retain(|&((peer, path), _)| {
+            let kept = known(peer, path);
+            if !kept {
+                stale.mark(peer, PATHS);
+            }
+            kept
+        });
     }
 
     /// What the path in use costs, in the unit of the metric; less is better. Under a metric of

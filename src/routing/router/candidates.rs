@@ -4,7 +4,7 @@ use super::Router;
 use crate::id::PeerIndex;
 use crate::metric::{LinkReport, Liveness, Metric};
 use crate::path::{LinkId, Path};
-use crate::routing::cost::{preference, weighted};
+use crate::routing::cost::{packets_per_second, preference, weighted};
 use crate::routing::explain::{Candidate, Standing};
 use crate::time::Instant;
 
@@ -167,6 +167,14 @@ impl Router {
                     self.config.cost.cost(metric, &candidate.report)
                 }
             };
+            if !self.capacities.is_empty() {
+                candidate.capacity_kbit = self.capacity(PeerIndex(index as u16), candidate.path);
+                if let Some(kbit) = candidate.capacity_kbit
+                    && metric == Metric::Throughput
+                {
+                    candidate.cost = candidate.cost.max(1.0 / packets_per_second(kbit));
+                }
+            }
             if candidate.standing == Standing::Eligible {
                 least = least.min(candidate.cost);
             }
@@ -234,6 +242,7 @@ const fn candidate(
         report,
         measured,
         app_value: None,
+        capacity_kbit: None,
         preference: 0.0,
         cost: 0.0,
         rank: 0.0,

@@ -5,6 +5,7 @@ use super::{HOP, NEWS, PATHS, Router, RouterConfig};
 use crate::id::PeerIndex;
 use crate::metric::Metric;
 use crate::path::Path;
+use crate::routing::cost::packets_per_second;
 use crate::routing::demand::{Demand, DemandSpec};
 use crate::routing::explain::{Candidate, Standing};
 use crate::routing::hysteresis::Margin;
@@ -159,13 +160,14 @@ impl Router {
         candidates: &[Candidate],
     ) -> bool {
         let mut spread = std::mem::take(&mut self.peers[index].spreads[demand]);
-        let score = |candidate: &Candidate| {
-            let score = self.config.cost.score(&candidate.report);
-            // Packets of some 1,200 bytes; a relay carries no more than it says.
+        let score = |candidate: &Candidate, known: bool| {
+            // A relay carries no more than it says.
             let most = candidate.path.relay().map_or(f64::INFINITY, |relay| {
-                f64::from(self.database.spare_relay_kbit(relay)) * 1_000.0 / 8.0 / 1_200.0
+                packets_per_second(self.database.spare_relay_kbit(relay))
             });
-            score.min(most)
+            let carries = known.then_some(candidate.capacity_kbit).flatten();
+            let score = || self.config.cost.score(&candidate.report);
+            carries.map_or_else(score, packets_per_second).min(most)
         };
         let changed = spread.decide(margin, candidates, score);
         self.peers[index].spreads[demand] = spread;

@@ -42,6 +42,8 @@ const MTU_ACK: u8 = 9;
 const CLOSE: u8 = 10;
 const CLASS_REFUSED: u8 = 11;
 const HEARD: u8 = 12;
+const VOLLEY: u8 = 13;
+const VOLLEY_REPORT: u8 = 14;
 
 /// A numbered measurement of the path on which it travels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +105,31 @@ impl Report {
             received: u32::from_be_bytes(array(&bytes, 8)),
         }
     }
+}
+
+/// One datagram of a volley: such of equal length that leave back to back on one path, to show how far
+/// apart they arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Volley {
+    /// The volley's number.
+    pub seq: u16,
+    /// Which datagram of it, from zero.
+    pub index: u8,
+    /// How many there are.
+    pub count: u8,
+}
+
+/// How a [`Volley`] arrived, told when its last datagram did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VolleyReport {
+    /// The path, as the sender of the volley names it.
+    pub path: PathId,
+    /// The volley's number.
+    pub seq: u16,
+    /// How many datagrams arrived.
+    pub arrived: u8,
+    /// From the first arrival to the last one, in microseconds.
+    pub span_us: u32,
 }
 
 /// The head of one part of a node's link-state advertisement.
@@ -250,4 +277,8 @@ pub enum Control<'a> {
     /// On this direct path of the receiver's, as the receiver names it, its datagrams come in, but
     /// nothing answers what the sender sends there.
     Heard(PathId),
+    /// One datagram of a volley.
+    Volley(Volley),
+    /// How a volley arrived.
+    VolleyReport(VolleyReport),
 }

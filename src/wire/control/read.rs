@@ -52,6 +52,8 @@ fn parse_body(kind: u8, body: &[u8]) -> Result<Option<Control<'_>>, DropReason> 
         PATH_CHALLENGE | PATH_RESPONSE => 8,
         MTU_PROBE | MTU_ACK | HEARD => 2,
         CLOSE | CLASS_REFUSED => 1,
+        VOLLEY => 4,
+        VOLLEY_REPORT => 9,
         _ => return Ok(None),
     };
     if body.len() < known_len {
@@ -82,6 +84,13 @@ fn parse_body(kind: u8, body: &[u8]) -> Result<Option<Control<'_>>, DropReason> 
         MTU_ACK => Control::MtuAck(number16(0)),
         CLASS_REFUSED => Control::ClassRefused(body[0]),
         HEARD => Control::Heard(PathId(number16(0))),
+        VOLLEY => Control::Volley(Volley { seq: number16(0), index: body[2], count: body[3] }),
+        VOLLEY_REPORT => Control::VolleyReport(VolleyReport {
+            path: PathId(number16(0)),
+            seq: number16(2),
+            arrived: body[4],
+            span_us: number32(5),
+        }),
         _ => Control::Close(body[0]),
     }))
 }

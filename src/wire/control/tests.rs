@@ -27,6 +27,8 @@ fn messages_are_these_bytes() {
         Control::Close(9),
         Control::Report(Report { path: PathId(1), age: 2, expected: 3, received: 4 }),
         Control::Heard(PathId(0x12)),
+        Control::Volley(Volley { seq: 1, index: 2, count: 8 }),
+        Control::VolleyReport(VolleyReport { path: PathId(1), seq: 2, arrived: 7, span_us: 4 }),
     ];
     let bytes = written(&messages);
     let expected: &[&[u8]] = &[
@@ -40,6 +42,8 @@ fn messages_are_these_bytes() {
         &[10, 0, 1, 9],
         &[3, 0, 12, 0, 1, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4],
         &[12, 0, 2, 0, 0x12],
+        &[13, 0, 4, 0, 1, 2, 8],
+        &[14, 0, 9, 0, 1, 0, 2, 7, 0, 0, 0, 4],
     ];
     assert_eq!(bytes, expected.concat());
     let parsed: Result<Vec<_>, _> = ControlIter::new(&bytes).collect();

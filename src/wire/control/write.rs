@@ -56,6 +56,11 @@ impl<'b> ControlWriter<'b> {
             Control::MtuAck(size) => (MTU_ACK, put(&mut body, &[&size.to_be_bytes()])),
             Control::Close(reason) => (CLOSE, put(&mut body, &[&[*reason]])),
             Control::ClassRefused(tag) => (CLASS_REFUSED, put(&mut body, &[&[*tag]])),
+            Control::Volley(volley) => (
+                VOLLEY,
+                put(&mut body, &[&volley.seq.to_be_bytes(), &[volley.index, volley.count]]),
+            ),
+            Control::VolleyReport(report) => return self.push_volley_report(report),
             Control::Heard(path) => (HEARD, put(&mut body, &[&path.0.to_be_bytes()])),
         };
         self.frame(kind, &body[..len], tail.len(), |place| place.copy_from_slice(tail))
@@ -107,6 +112,18 @@ impl<'b> ControlWriter<'b> {
         ];
         let len = put(&mut body, &fields);
         self.frame(PROBE_REPLY, &body[..len], 0, |_| {})
+    }
+
+    fn push_volley_report(&mut self, report: &VolleyReport) -> bool {
+        let mut body = [0; 9];
+        let fields: [&[u8]; 4] = [
+            &report.path.0.to_be_bytes(),
+            &report.seq.to_be_bytes(),
+            &[report.arrived],
+            &report.span_us.to_be_bytes(),
+        ];
+        let len = put(&mut body, &fields);
+        self.frame(VOLLEY_REPORT, &body[..len], 0, |_| {})
     }
 
     fn frame(
