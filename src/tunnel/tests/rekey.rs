@@ -214,6 +214,23 @@ fn counts_go_on_across_changes_of_keys() {
 }
 
 #[test]
+fn keys_that_make_room_for_newer_ones_give_their_index_back() {
+    let mut pair = Pair::connected();
+    for _ in 0..8 {
+        pair.advance(ms(5_000));
+        pair.connect();
+    }
+    // Those in use, and two sets before them.
+    assert_eq!((pair.a.indices.held(), pair.b.indices.held()), (3, 3));
+    // Keys made as responder make an initiation of one's own needless.
+    pair.advance(ms(5_000));
+    initiate(&mut pair.b, pair.now);
+    assert_eq!(pair.b.indices.held(), 4);
+    pair.connect();
+    assert_eq!(pair.b.indices.held(), 3);
+}
+
+#[test]
 fn a_forgotten_tunnel_is_gone_and_asked_for_again_after_a_pause() {
     let mut pair = Pair::connected();
     pair.a.forget(pair.now, P);
