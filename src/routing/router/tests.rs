@@ -1,3 +1,6 @@
+mod disjoint;
+mod urgency;
+
 use proptest::prelude::*;
 
 use super::*;
