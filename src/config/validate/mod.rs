@@ -43,6 +43,7 @@ pub(super) fn validate(
     let lan = uplinks::lan(raw, &mut claims, faults);
     let peers = peers::peers(raw, node.as_ref(), &mut claims, faults);
     peers::check_families(raw, &peers, &uplinks, faults);
+    peers::check_links(raw, &peers, &uplinks, faults);
     let names = peers::Names::new(raw);
     let egress = exit::egress(raw, &names, &uplinks, &mut claims, faults);
     let internet = exit::internet(raw, &names, egress.is_some(), faults);

@@ -15,6 +15,7 @@ use crate::config::raw::{RawConfig, RawPeer};
 use crate::config::types::{NodeSection, Peer, Uplink};
 use crate::config::units::Endpoint;
 use crate::id::{NodeId, PeerIndex, PublicKey, UplinkIndex};
+use crate::routing::Router;
 
 /// An advertisement has room for so many nodes.
 const PEERS_MAX: usize = 400;
@@ -180,6 +181,38 @@ pub(super) fn check_families(
             let message = format!(
                 "all are {theirs}, but every uplink here is {ours}: add an endpoint or an uplink \
                  of the other family"
+            );
+            faults.at(at, message);
+        }
+    }
+}
+
+/// No peer may have more links than are measured: one for each pair of an uplink and an endpoint of
+/// one family. A name may turn out to be of either.
+pub(super) fn check_links(
+    raw: &At<RawConfig>,
+    peers: &[Option<Peer>],
+    uplinks: &[Option<Uplink>],
+    faults: &mut Faults,
+) {
+    let ours = |ipv6: bool| {
+        uplinks.iter().flatten().filter(|uplink| uplink.listen.is_ipv6() == ipv6).count()
+    };
+    let (v4, v6) = (ours(false), ours(true));
+    let links = |endpoint: &Endpoint| match endpoint.address() {
+        Some(address) if address.is_ipv6() => v6,
+        Some(_) => v4,
+        None => v4.max(v6),
+    };
+    let sections = raw.value.peers.iter().flat_map(|list| &list.value);
+    for (section, peer) in sections.zip(peers) {
+        let Some(peer) = peer else { continue };
+        let count: usize = peer.endpoints.iter().map(links).sum();
+        if let Some(at) = section.value.endpoints.as_ref().filter(|_| count > Router::MAX_LINKS) {
+            let message = format!(
+                "{count} links, one for each of them and each uplink here of its family, are too \
+                 many: at most {} to one peer are possible",
+                Router::MAX_LINKS
             );
             faults.at(at, message);
         }

@@ -319,3 +319,26 @@ const INTERFACES_UPLINKS_AND_ENDPOINTS: &[Case] = &[
 fn interfaces_uplinks_and_endpoints() {
     check(INTERFACES_UPLINKS_AND_ENDPOINTS);
 }
+
+#[test]
+fn more_links_to_a_peer_than_are_measured_are_refused() {
+    let told = |uplinks: usize, endpoints: &[&str]| {
+        let more: String = (2..=uplinks)
+            .map(|n| format!("  - {{name: isp{n}, interface: wan{n}, listen: 'auto:4710'}}\n"))
+            .collect();
+        let text = changed("egress:\n  enabled", &format!("{more}egress:\n  enabled"));
+        let list = endpoints.join("', '");
+        let told = parse(&text.replace("198.51.100.1:4710", &list)).map_err(|e| e.to_string());
+        told.err().unwrap_or_default()
+    };
+    let ports: Vec<_> = (4_710..4_719).map(|port| format!("198.51.100.1:{port}")).collect();
+    let ports: Vec<_> = ports.iter().map(String::as_str).collect();
+    let other_family = ["[2001:db8::1]:4710", "[2001:db8::1]:4711"];
+    assert_eq!(told(8, &ports[..8]), "", "64 links");
+    assert_eq!(told(8, &[&ports[..8], &other_family[..]].concat()), "", "they make no link");
+    let refused = "mit.yaml:26:16: peers[0].endpoints: 72 links, one for each of them and each uplink \
+        here of its family, are too many: at most 64 to one peer are possible";
+    assert_eq!(told(8, &ports).trim_end(), refused);
+    let named = [&ports[..8], &["utah.example.net:4710"]].concat();
+    assert_eq!(told(8, &named).trim_end(), refused, "whatever the name stands for");
+}
