@@ -34,7 +34,7 @@ use std::time::Duration;
 pub use audit::{Audit, MARK};
 pub use clock::Clock;
 pub use middlebox::{BoxModel, Dependence, Middlebox};
-pub use network::{Burst, Fate, LinkModel, Network, Truth};
+pub use network::{Burst, Fate, LinkModel, Network, RelayFault, Truth};
 pub use overlay::Mesh;
 use places::ByAddress;
 pub use tcp::{Connection, Experience, TcpHosts, Way};
@@ -146,6 +146,7 @@ struct SimNode {
     frozen_until: Instant,
     backlog: VecDeque<Arriving>,
     incarnation: u64,
+    relay_fault: RelayFault,
     /// What the shell keeps across restarts.
     timestamp_floor: u64,
 }
@@ -253,6 +254,7 @@ impl Simulator {
                 frozen_until: Instant::ZERO,
                 backlog: VecDeque::new(),
                 incarnation: 0,
+                relay_fault: RelayFault::default(),
                 timestamp_floor: 0,
             });
         }

@@ -70,6 +70,16 @@ impl Default for LinkModel {
     }
 }
 
+/// What a node does to datagrams that it relays, while its links are as good as they look: a member
+/// that lies.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct RelayFault {
+    /// Fraction of them that it drops.
+    pub loss: f64,
+    /// How long it keeps the others.
+    pub delay: Duration,
+}
+
 /// What becomes of a datagram.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fate {
@@ -171,7 +181,7 @@ impl Link {
 }
 
 /// Like [`Rng::chance`], without asking for chance when there is none.
-fn happens(p: f64, rng: &mut Rng) -> bool {
+pub(super) fn happens(p: f64, rng: &mut Rng) -> bool {
     p > 0.0 && rng.chance(p)
 }
 

@@ -1,6 +1,9 @@
 //! One turn of a node: what comes in, what comes out of it, and where that goes.
 
+use std::time::Duration;
+
 use super::audit::Books;
+use super::network::{RelayFault, happens};
 use super::{
     Arriving, BACKLOG_MAX, Delivery, Frame, Happening, NodeNumber, RX_SLOTS, Simulator, Tapped,
 };
@@ -27,6 +30,11 @@ pub(super) enum Input<'a> {
 }
 
 impl Simulator {
+    /// From now on a node does this to what it relays.
+    pub fn set_relay_fault(&mut self, number: NodeNumber, fault: RelayFault) {
+        self.nodes[number].relay_fault = fault;
+    }
+
     /// A host behind `number` sends a frame with an offload header.
     pub fn send_frame(&mut self, number: NodeNumber, packet: &[u8], vnet: Vnet) {
         self.send_frames(number, vec![(packet.to_vec(), vnet)]);
@@ -191,7 +199,7 @@ impl Simulator {
         }
         self.out.tx.clear();
         for (target, bytes) in datagrams.drain(..) {
-            self.transmit(number, target, bytes);
+            self.transmit(number, target, bytes, Duration::ZERO);
         }
         self.leaving = datagrams;
     }
@@ -200,12 +208,15 @@ impl Simulator {
     fn collect(&mut self, number: NodeNumber) {
         self.flush(number);
         let mut datagrams = std::mem::take(&mut self.leaving);
+        let fault = self.nodes[number].relay_fault;
         for forward in &self.out.forwards {
             let range = forward.range.start as usize..forward.range.end as usize;
             let buffer = &self.rx.slots[forward.slot as usize].buffer[range];
             for bytes in buffer.chunks(forward.stride as usize) {
                 self.sent.add(1, bytes.len() as u64);
-                datagrams.push((forward.target, copy(&mut self.spare, bytes)));
+                if !happens(fault.loss, &mut self.rng) {
+                    datagrams.push((forward.target, copy(&mut self.spare, bytes)));
+                }
             }
         }
         for index in 0..self.out.tun_writes.len() {
@@ -218,7 +229,7 @@ impl Simulator {
             self.deliver(number, packet, &vnet);
         }
         for (target, bytes) in datagrams.drain(..) {
-            self.transmit(number, target, bytes);
+            self.transmit(number, target, bytes, fault.delay);
         }
         self.leaving = datagrams;
     }
@@ -243,9 +254,9 @@ impl Simulator {
         }
     }
 
-    /// A datagram leaves a node: through its middlebox, over the network, to whoever owns the
-    /// destination.
-    fn transmit(&mut self, number: NodeNumber, target: Target, mut bytes: Vec<u8>) {
+    /// A datagram leaves a node, `kept` later than it should: through its middlebox, over the
+    /// network, to whoever owns the destination.
+    fn transmit(&mut self, number: NodeNumber, target: Target, mut bytes: Vec<u8>, kept: Duration) {
         let slot = &mut self.nodes[number];
         let mut source = slot.config.uplinks[target.uplink.usize()].listen;
         if let Some(middlebox) = &mut slot.boxes[target.uplink.usize()] {
@@ -271,13 +282,13 @@ impl Simulator {
             bytes[(bit / 8) as usize] ^= 1 << (bit % 8);
         }
         if let Some(delay) = fate.again {
-            let at = self.now + delay;
+            let at = self.now + kept + delay;
             let arriving = Arriving { uplink, source, at, at_port, bytes: bytes.clone() };
             self.schedule(at, Happening::Datagram { node, arriving });
         }
         match fate.delay {
             Some(delay) => {
-                let at = self.now + delay;
+                let at = self.now + kept + delay;
                 let arriving = Arriving { uplink, source, at, at_port, bytes };
                 self.schedule(at, Happening::Datagram { node, arriving });
             }
