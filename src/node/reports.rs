@@ -91,6 +91,7 @@ impl Node {
                 if age > STALE {
                     return;
                 }
+                covered = now.before(rtt + age);
             } else {
                 covered = now.before(rtt.max(way_back.unwrap_or_default()) + age);
                 if way_back.is_none() || covered < state.prober.since() {
