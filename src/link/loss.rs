@@ -241,6 +241,10 @@ pub struct ReportedLoss {
     late: u32,
     late_at: Instant,
     last: Option<(u32, u32)>,
+    last_at: Instant,
+    /// So many losses are the fault of a volley of ours, and since when.
+    excused: u32,
+    excused_at: Option<Instant>,
 }
 
 /// What one report adds.
@@ -264,6 +268,35 @@ impl ReportedLoss {
     const LATE_MAX: u32 = 4;
     /// A report may come this many datagrams late.
     const REORDERED: u32 = 65_536;
+    /// What a volley displaced is reported within this time.
+    const EXCUSE: Duration = Duration::from_secs(5);
+    /// Most losses that are excused at once.
+    const EXCUSED_MAX: u32 = 16;
+
+    /// A volley of so many datagrams leaves: it may fill a queue and displace itself or others, and as
+    /// many losses say nothing of what traffic meets without it.
+    pub fn excuse(&mut self, now: Instant, datagrams: u32) {
+        let before = if self.is_excused(now) { self.excused } else { 0 };
+        self.excused = (before + datagrams).min(Self::EXCUSED_MAX);
+        self.excused_at = Some(now);
+    }
+
+    /// A volley has only just left.
+    pub fn is_excused(&self, now: Instant) -> bool {
+        self.excused_at.is_some_and(|at| now - at <= Self::EXCUSE)
+    }
+
+    /// How many of the lost ones are no loss.
+    fn take_excuse(&mut self, now: Instant, before: Instant, lost: u32) -> u32 {
+        // Without traffic nothing is reported until there is some again.
+        let first_since = self.excused_at.is_some_and(|at| before <= at + Self::EXCUSE / 5);
+        if !first_since && !self.is_excused(now) {
+            self.excused = 0;
+        }
+        let excused = lost.min(self.excused);
+        self.excused -= excused;
+        excused
+    }
 
     /// A report with its two counts. `None` for the first one, and for one that is older than the
     /// last.
@@ -284,6 +317,7 @@ impl ReportedLoss {
         }
         self.note_late(now, expected_before.wrapping_sub(received_before), deficit);
         self.last = Some((expected, received));
+        let before = std::mem::replace(&mut self.last_at, now);
         let deficits = self.deficits.get_or_insert_with(|| Box::new([(now, deficit); Self::KEPT]));
         deficits[self.next] = (now, deficit);
         self.next = (self.next + 1) % Self::KEPT;
@@ -291,6 +325,8 @@ impl ReportedLoss {
         let grown = recent.map(|(_, deficit)| deficit.wrapping_sub(self.counted) as i32).min();
         let lost = grown.unwrap_or(0).max(0) as u32;
         self.counted = self.counted.wrapping_add(lost);
+        let excused = self.take_excuse(now, before, lost);
+        let (total, lost) = (total.saturating_sub(excused), lost - excused);
         let late = (2 * self.late).min(Self::LATE_MAX);
         Some(Reported { total, lost, late, grew: arrived > 0 })
     }
@@ -320,6 +356,8 @@ impl ReportedLoss {
             late: 0,
             late_at: now,
             last: Some((expected, received)),
+            last_at: now,
+            ..*self
         };
     }
 }
@@ -453,6 +491,40 @@ mod tests {
         }
         assert!((1_900..=1_998).contains(&total), "{total}");
         assert!((18..=20).contains(&lost), "{lost}");
+    }
+
+    #[test]
+    fn what_a_volley_displaced_is_no_loss_and_more_is() {
+        let at = |ms: u64| Instant::from_micros(ms * 1000);
+        let lost = |reported: &mut ReportedLoss, ms, expected, received| {
+            reported.on_report(at(ms), expected, received).unwrap().lost
+        };
+        let begin = || {
+            let mut reported = ReportedLoss::default();
+            assert_eq!(reported.on_report(at(0), 100, 100), None);
+            reported
+        };
+        let mut reported = begin();
+        reported.excuse(at(1_000), 4);
+        let first = reported.on_report(at(1_500), 110, 107).unwrap();
+        assert_eq!(first, Reported { total: 7, lost: 0, late: 0, grew: true });
+        assert_eq!(lost(&mut reported, 2_000, 120, 115), 1, "one of two was left of the allowance");
+        assert_eq!(lost(&mut reported, 2_500, 130, 124), 1);
+        // It expires, whatever was lost before.
+        let mut reported = begin();
+        reported.excuse(at(1_000), 4);
+        assert_eq!(lost(&mut reported, 2_500, 110, 110), 0);
+        assert!(reported.is_excused(at(6_000)) && !reported.is_excused(at(6_001)));
+        assert_eq!(lost(&mut reported, 6_001, 120, 116), 4);
+        // Without traffic nothing was reported before.
+        let mut reported = begin();
+        reported.excuse(at(1_000), 4);
+        assert_eq!(lost(&mut reported, 60_000, 110, 106), 0);
+        assert_eq!(lost(&mut reported, 60_500, 120, 115), 1);
+        // However many volleys leave, it is bounded.
+        let mut reported = begin();
+        (0..100).for_each(|_| reported.excuse(at(1_000), 8));
+        assert_eq!(lost(&mut reported, 1_500, 200, 160), 40 - 16);
     }
 
     #[test]

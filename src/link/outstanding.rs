@@ -19,6 +19,8 @@ pub struct Outstanding {
     count: usize,
     delay_us: f64,
     deviation_us: f64,
+    /// Until then a volley of ours holds up what is sent.
+    excused_until: Instant,
 }
 
 impl Default for Outstanding {
@@ -46,11 +48,20 @@ impl Outstanding {
             count: 0,
             delay_us: Self::FIRST_DELAY_US,
             deviation_us: Self::FIRST_DELAY_US / 4.0,
+            excused_until: Instant::ZERO,
         }
+    }
+
+    /// A volley leaves that may fill a queue until then: nobody waits for what is sent meanwhile.
+    pub fn excuse(&mut self, until: Instant) {
+        self.excused_until = self.excused_until.max(until);
     }
 
     /// A train of data leaves on the path.
     pub fn on_sent(&mut self, now: Instant) {
+        if now < self.excused_until {
+            return;
+        }
         let newest = self.count.checked_sub(1).map(|last| self.at(last));
         let near = newest.is_some_and(|newest| now - newest < Self::SPACING);
         if self.count < Self::MARKS && !near {
@@ -89,7 +100,8 @@ impl Outstanding {
 
     /// When the silence becomes suspicious.
     pub fn due(&self, rtt: Duration) -> Option<Instant> {
-        Some(self.oldest()? + rtt + self.wait())
+        let due = self.oldest()? + rtt + self.wait();
+        Some(due.max(self.excused_until))
     }
 
     /// How long a proof may take beyond the round trip. One report may be lost.
@@ -159,6 +171,19 @@ mod tests {
         assert!(outstanding.due(RTT).is_some(), "the report is of what was sent before");
         outstanding.on_growth(at(140), RTT, at(140).before(RTT));
         assert_eq!(outstanding.due(RTT), None);
+    }
+
+    #[test]
+    fn nobody_waits_for_what_a_volley_holds_up() {
+        let mut outstanding = Outstanding::new();
+        outstanding.on_sent(at(100));
+        outstanding.excuse(at(2_000));
+        assert_eq!(outstanding.due(RTT), Some(at(2_000)));
+        outstanding.cover(at(100));
+        outstanding.on_sent(at(1_999));
+        assert_eq!(outstanding.due(RTT), None);
+        outstanding.on_sent(at(2_000));
+        assert!(outstanding.due(RTT) > Some(at(2_040)));
     }
 
     #[test]

@@ -171,6 +171,13 @@ impl Prober {
         self.next_probe = self.next_probe.min(earliest.max(now));
     }
 
+    /// A probe before `until` would be lost by our own fault. While the path is in doubt it is sent.
+    pub fn postpone(&mut self, until: Instant) {
+        if self.state == Liveness::Up {
+            self.next_probe = self.next_probe.max(until);
+        }
+    }
+
     fn send(&mut self, now: Instant) -> ProbeToSend {
         let seq = self.next_seq;
         self.next_seq = seq.wrapping_add(1);
