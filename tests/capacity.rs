@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use rongate::flow::{Class, Classes};
 use rongate::id::{PeerIndex, UplinkIndex};
-use rongate::metric::Metric;
+use rongate::metric::{Liveness, Metric};
 use rongate::path::{LinkId, Path};
 use rongate::sim::{LinkModel, Mesh, Simulator};
 
@@ -83,7 +83,7 @@ fn paths_that_flows_are_spread_over_are_measured_and_get_their_part() {
         let mut simulator = overlay(Class { multipath: true, ..Class::default() }, seed);
         assert_eq!(capacity(&simulator, NARROW), None, "nobody asks");
         // 1 Mbit/s, on both paths.
-        traffic(&mut simulator, SECOND * 40, 10);
+        traffic(&mut simulator, SECOND * 90, 10);
         assert_near(capacity(&simulator, NARROW), 10, seed);
         assert_near(capacity(&simulator, WIDE), 100, seed);
         // New flows go by it.
@@ -110,7 +110,7 @@ fn beside_a_load_of_a_third_the_order_is_right() {
         let mut simulator = overlay(Class { multipath: true, ..Class::default() }, seed);
         traffic(&mut simulator, SECOND * 3, 10);
         // Another 3 Mbit/s on the narrow path, from elsewhere: both ends share it with our flows.
-        traffic(&mut simulator, SECOND * 40, 2);
+        traffic(&mut simulator, SECOND * 90, 2);
         assert_near(capacity(&simulator, NARROW), 10, seed);
         assert_near(capacity(&simulator, WIDE), 100, seed);
     }
@@ -128,8 +128,41 @@ fn a_class_for_throughput_leaves_a_narrow_path_for_a_wide_longer_one() {
     let path = |simulator: &Simulator| simulator.node(0).unwrap().path(FAR, Metric::Throughput);
     simulator.run_for(SECOND * 20);
     assert_eq!(path(&simulator), Some(NARROW), "nothing is measured without traffic");
-    traffic(&mut simulator, SECOND * 20, 50);
+    traffic(&mut simulator, SECOND * 90, 50);
     assert_eq!(path(&simulator), Some(WIDE), "{:?}", capacity(&simulator, NARROW));
+}
+
+/// A queue of four datagrams, or three, loses nothing of a thin flow but when a volley fills it.
+#[test]
+fn volleys_that_a_short_queue_loses_make_no_path_bad() {
+    for (queue_ms, seed) in [(36, 1), (24, 2)] {
+        let class = Class { multipath: true, ..Class::default() };
+        let mut simulator = overlay(class, seed);
+        for uplink in 0..2 {
+            let ends = [Mesh::underlay(0, uplink), Mesh::underlay(1, uplink)];
+            simulator.network.set_both(ends[0], ends[1], |link| {
+                // 12 ms for 1,500 bytes.
+                link.rate_bps = Some(1_000_000);
+                link.queue = Duration::from_millis(queue_ms);
+            });
+        }
+        simulator.take_events();
+        for _ in 0..150 {
+            traffic(&mut simulator, SECOND, 100);
+            let node = simulator.node(0).unwrap();
+            for link in &node.peers(simulator.now())[0].links {
+                if [NARROW, WIDE].contains(&Path::Direct(link.link)) {
+                    assert_eq!(link.report.state, Liveness::Up, "{queue_ms} ms");
+                    assert_eq!(link.report.loss.0, 0, "{queue_ms} ms");
+                }
+            }
+        }
+        let events = simulator.take_events();
+        assert!(events.is_empty(), "{queue_ms} ms: {events:?}");
+        if queue_ms == 36 {
+            assert_near(capacity(&simulator, NARROW), 1, seed);
+        }
+    }
 }
 
 /// Nothing is sent that nobody needs, and what is sent keeps to the budget.

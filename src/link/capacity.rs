@@ -46,23 +46,33 @@ pub struct Capacity {
     len: usize,
     next: usize,
     at: Option<Instant>,
+    /// The last median of enough volleys.
+    median: Option<u32>,
 }
 
 impl Capacity {
     /// Volleys that are remembered.
     const VOLLEYS: usize = 5;
-    /// What is older says nothing of today.
+    /// Fewer are not believed.
+    pub const BELIEVED: usize = 3;
+    /// What is older says nothing beside what is measured today.
     const EXPIRY: Duration = Duration::from_secs(900);
 
     /// A volley arrived at this rate, in kbit/s.
     pub fn push(&mut self, now: Instant, kbit: u32) {
-        if self.kbit(now).is_none() {
+        if self.at.is_some_and(|at| now - at >= Self::EXPIRY) {
             (self.len, self.next) = (0, 0);
         }
         self.rates[self.next] = kbit;
         self.next = (self.next + 1) % Self::VOLLEYS;
         self.len = (self.len + 1).min(Self::VOLLEYS);
         self.at = Some(now);
+        let mut rates = self.rates;
+        let known = &mut rates[..self.len];
+        known.sort_unstable();
+        if known.len() >= Self::BELIEVED {
+            self.median = Some(known[(known.len() - 1) / 2]);
+        }
     }
 
     /// How many volleys there were of late.
@@ -70,13 +80,17 @@ impl Capacity {
         self.len
     }
 
-    /// The median rate, the lower one of two, in kbit/s.
-    pub fn kbit(&self, now: Instant) -> Option<u32> {
-        self.at.filter(|at| now - *at < Self::EXPIRY)?;
-        let mut rates = self.rates;
-        let known = rates.get_mut(..self.len)?;
-        known.sort_unstable();
-        known.get(known.len().checked_sub(1)? / 2).copied()
+    /// What the last one said, in kbit/s.
+    pub fn last_kbit(&self) -> Option<u32> {
+        self.at?;
+        Some(self.rates[(self.next + Self::VOLLEYS - 1) % Self::VOLLEYS])
+    }
+
+    /// The median rate, the lower one of two, in kbit/s: of the last volleys when they are enough, else
+    /// what it was when there last were. It does not expire, so that nobody takes a narrow path again
+    /// only because it is not used.
+    pub const fn kbit(&self) -> Option<u32> {
+        self.median
     }
 }
 
@@ -123,7 +137,7 @@ mod tests {
         for second in 0..5 {
             capacity.push(at(second), dispersion(mbit, load, rng).rate_kbit().unwrap());
         }
-        capacity.kbit(at(5)).unwrap()
+        capacity.kbit().unwrap()
     }
 
     #[test]
@@ -163,19 +177,26 @@ mod tests {
     }
 
     #[test]
-    fn one_wrong_volley_of_three_changes_little_and_old_ones_are_forgotten() {
+    fn one_wrong_volley_of_three_changes_little_and_old_ones_count_until_there_are_enough_new_ones()
+    {
         let mut capacity = Capacity::default();
-        assert_eq!((capacity.kbit(at(0)), capacity.volleys()), (None, 0));
-        for kbit in [10_000, Dispersion::MOST_KBIT, 10_500] {
+        assert_eq!((capacity.kbit(), capacity.volleys(), capacity.last_kbit()), (None, 0, None));
+        for kbit in [10_000, Dispersion::MOST_KBIT] {
             capacity.push(at(0), kbit);
+            assert_eq!((capacity.kbit(), capacity.last_kbit()), (None, Some(kbit)), "too few");
         }
-        assert_eq!(capacity.kbit(at(899)), Some(10_500));
-        assert_eq!(capacity.kbit(at(900)), None);
-        capacity.push(at(900), 5_000);
-        assert_eq!((capacity.kbit(at(900)), capacity.volleys()), (Some(5_000), 1));
+        capacity.push(at(0), 10_500);
+        assert_eq!(capacity.kbit(), Some(10_500));
+        for second in [900, 901] {
+            capacity.push(at(second), 5_000);
+            assert_eq!(capacity.kbit(), Some(10_500), "two new ones are too few");
+        }
+        assert_eq!(capacity.volleys(), 2);
+        capacity.push(at(902), 5_000);
+        assert_eq!((capacity.kbit(), capacity.volleys()), (Some(5_000), 3));
         for _ in 0..5 {
-            capacity.push(at(901), 20_000);
+            capacity.push(at(903), 20_000);
         }
-        assert_eq!(capacity.kbit(at(901)), Some(20_000));
+        assert_eq!((capacity.kbit(), capacity.last_kbit()), (Some(20_000), Some(20_000)));
     }
 }

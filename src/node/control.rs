@@ -199,7 +199,8 @@ impl Node {
             // Probes arrive and traffic does not: nothing of it is reported then, and it may be too
             // large.
             let used = state.used_at.is_some_and(|at| arrived - at < JUST_USED);
-            if used && reply.loss > u16::MAX / 2 {
+            let excused = state.reported.is_excused(arrived);
+            if used && !excused && reply.loss > u16::MAX / 2 {
                 state.mtu.doubt(arrived);
             }
             if state.prober.on_reply(arrived, reply.seq, sent_at, hold).change.is_some() {

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::Node;
 use super::control::body_for;
 use super::peer::Peer;
+use super::{Node, Route};
 use crate::batch::Output;
 use crate::id::PeerIndex;
 use crate::link::{Capacity, Dispersion};
@@ -21,18 +21,39 @@ const PATHS_MAX: usize = 32;
 const SHARE_PERCENT: u64 = 10;
 /// The share is kept on the average of so long.
 const CREDIT: Duration = Duration::from_secs(120);
+/// What may be spent at first, in bits: one volley.
+const FIRST_CREDIT: u64 = 4 * 1_500 * 8;
 /// A path of which so many volleys are known ...
-const ENOUGH: usize = 3;
+const ENOUGH: usize = Capacity::BELIEVED;
 /// ... is measured again after so long.
 const AGAIN: Duration = Duration::from_secs(120);
+/// One that decides nothing, because it was found to be narrow, after so long.
+const RARELY: Duration = Duration::from_secs(3_600);
 /// An answer comes within this time, or never.
 const ANSWER: Duration = Duration::from_secs(5);
-/// Datagrams in a volley, and in one after an answer stayed away: a short queue lost the end of it.
-const LENGTHS: [u8; 2] = [8, 4];
+/// Datagrams in a volley: on a path that passes so many quickly, on any other one, and after an answer
+/// stayed away, for a short queue lost the end of it.
+const LENGTHS: [u8; 3] = [8, 4, 3];
+/// What takes no longer is quick.
+const QUICK_MS: u64 = 20;
+/// Until a path was measured, a volley is taken to drain at this rate ...
+const UNKNOWN_KBIT: u32 = 1_000;
+/// ... and within this time.
+const DRAIN_MAX: Duration = Duration::from_secs(1);
 /// Longest volley that is taken in.
 const LENGTH_MAX: u8 = 16;
 /// Volleys that come in at once, of all peers.
 const COMING_MAX: usize = 16;
+
+/// A volley of ours.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    seq: u16,
+    /// Length of a datagram on the wire.
+    bytes: u32,
+    count: u8,
+    at: Instant,
+}
 
 /// A path that is measured.
 #[derive(Debug)]
@@ -41,10 +62,31 @@ struct Measured {
     path: Path,
     capacity: Capacity,
     wanted: bool,
-    /// The last volley: its number, length of a datagram on the wire, datagrams, and when it left.
-    sent: Option<(u16, u32, u8, Instant)>,
+    /// The last volley.
+    sent: Option<Sent>,
     /// Volleys in a row that nobody answered, the last one among them until its answer comes.
     unanswered: u8,
+    /// All of the last volley that was answered arrived.
+    whole: bool,
+}
+
+impl Measured {
+    /// How many datagrams of so many bytes the next volley has, when no more than `most` bits are ever
+    /// there for one. `None` when that is too little for any.
+    fn length(&self, bytes: u32, most: u64) -> Option<u8> {
+        let bits = |count: u8| u64::from(bytes) * 8 * u64::from(count);
+        let [long, usual, short] = LENGTHS;
+        let is_quick = |kbit| bits(long) / u64::from(kbit) < QUICK_MS;
+        let known = self.whole && self.capacity.volleys() >= ENOUGH;
+        let longest = if self.unanswered > 0 {
+            short
+        } else if known && self.capacity.last_kbit().is_some_and(is_quick) {
+            long
+        } else {
+            usual
+        };
+        LENGTHS.into_iter().find(|count| *count <= longest && bits(*count) <= most)
+    }
 }
 
 /// A volley that is coming in.
@@ -64,8 +106,8 @@ pub(super) struct Volleys {
     paths: Vec<Measured>,
     coming: Vec<Coming>,
     looked_at: Option<Instant>,
-    /// Bits that volleys may cost.
-    credit: u64,
+    /// Bits that volleys may cost; `None` before any was wanted.
+    credit: Option<u64>,
     next_seq: u16,
     wanted_scratch: Vec<(PeerIndex, Path)>,
 }
@@ -73,7 +115,28 @@ pub(super) struct Volleys {
 impl Volleys {
     /// What volleys may take of the budget for control traffic, in bits per second.
     pub(super) fn share_bps(&self, budget_bps: u64) -> u64 {
-        if self.paths.is_empty() { 0 } else { budget_bps * SHARE_PERCENT / 100 }
+        if self.is_any_wanted() { budget_bps * SHARE_PERCENT / 100 } else { 0 }
+    }
+
+    fn is_any_wanted(&self) -> bool {
+        self.paths.iter().any(|measured| measured.wanted)
+    }
+
+    /// Adds what the budget gave in `span`, at most what it gives in two minutes. Before the first path
+    /// was wanted it gave nothing.
+    fn earn(&mut self, span: Duration, budget_bps: u64) {
+        let share = self.share_bps(budget_bps);
+        if share == 0 {
+            return;
+        }
+        let grown = (u128::from(share) * span.as_millis() / 1_000) as u64;
+        let credit = self.credit.map_or(FIRST_CREDIT, |credit| credit.saturating_add(grown));
+        self.credit = Some(credit.min(Self::most(budget_bps)));
+    }
+
+    /// What is ever there for one volley, in bits.
+    const fn most(budget_bps: u64) -> u64 {
+        budget_bps * SHARE_PERCENT / 100 * CREDIT.as_secs()
     }
 
     /// Takes note of a datagram of a volley. The answer, when it is the last one.
@@ -123,50 +186,87 @@ impl Volleys {
     ) -> Option<(Path, u32)> {
         let ours = |m: &&mut Measured| m.peer == peer && PathId::from(m.path) == report.path;
         let measured = self.paths.iter_mut().find(ours)?;
-        let (seq, bytes, sent, at) = measured.sent?;
+        let Sent { seq, bytes, count, at } = measured.sent?;
         if seq != report.seq || measured.unanswered == 0 || now - at > ANSWER {
             return None;
         }
-        measured.unanswered = 0;
         let VolleyReport { arrived, span_us, .. } = *report;
-        let kbit = Dispersion { bytes, sent, arrived, span_us }.rate_kbit()?;
+        measured.unanswered = 0;
+        measured.whole = arrived == count;
+        let kbit = Dispersion { bytes, sent: count, arrived, span_us }.rate_kbit()?;
         measured.capacity.push(now, kbit);
-        Some((measured.path, measured.capacity.kbit(now)?))
+        Some((measured.path, measured.capacity.kbit()?))
     }
 
-    /// Goes on with the paths that are wanted, and forgets others when their measurement is old.
-    fn set_wanted(&mut self, now: Instant) {
+    /// Goes on with the paths that are wanted. What others carry is remembered while there is room.
+    fn set_wanted(&mut self, wanted: &[(PeerIndex, Path)]) {
         for measured in &mut self.paths {
-            measured.wanted = false;
+            measured.wanted = wanted.contains(&(measured.peer, measured.path));
         }
-        for &(peer, path) in &self.wanted_scratch {
-            let known = self.paths.iter_mut().find(|m| (m.peer, m.path) == (peer, path));
-            if let Some(measured) = known {
-                measured.wanted = true;
+        self.paths.retain(|m| m.wanted || m.capacity.kbit().is_some());
+        for &(peer, path) in wanted {
+            if self.paths.iter().any(|m| (m.peer, m.path) == (peer, path)) {
                 continue;
             }
             if self.paths.len() >= PATHS_MAX {
-                let Some(at) = self.paths.iter().position(|m| !m.wanted) else { return };
+                let others = self.paths.iter().enumerate().filter(|(_, m)| !m.wanted);
+                let oldest = others.min_by_key(|(_, m)| m.sent.map(|sent| sent.at));
+                let Some((at, _)) = oldest else { return };
                 self.paths.remove(at);
             }
-            let capacity = Capacity::default();
-            let fresh = Measured { peer, path, capacity, wanted: true, sent: None, unanswered: 0 };
-            self.paths.push(fresh);
+            self.paths.push(Measured {
+                peer,
+                path,
+                capacity: Capacity::default(),
+                wanted: true,
+                sent: None,
+                unanswered: 0,
+                whole: false,
+            });
         }
-        self.paths.retain(|m| m.wanted || m.capacity.kbit(now).is_some());
     }
 
-    /// The path that is measured next: the one that has waited longest.
-    fn next(&self, now: Instant) -> Option<usize> {
-        let due = |m: &Measured| {
-            let pause = if m.capacity.volleys() < ENOUGH { ANSWER } else { AGAIN };
-            // Who never answers is asked more and more rarely.
-            let pause = pause.max(ANSWER * (1 << m.unanswered.min(6)));
-            m.wanted && m.sent.is_none_or(|(.., at)| now - at >= pause)
+    fn is_due(&self, now: Instant, measured: &Measured) -> bool {
+        let of_peer = |other: &Measured| other.wanted && other.peer == measured.peer;
+        if !self.paths.iter().any(of_peer) {
+            return false;
+        }
+        let pause = if measured.capacity.volleys() < ENOUGH {
+            ANSWER
+        } else if measured.wanted {
+            AGAIN
+        } else {
+            RARELY
         };
-        let all = self.paths.iter().enumerate().filter(|(_, measured)| due(measured));
-        all.min_by_key(|(_, measured)| measured.sent.map(|sent| sent.3)).map(|(at, _)| at)
+        // Who never answers is asked more and more rarely.
+        let pause = pause.max(ANSWER * (1 << measured.unanswered.min(6)));
+        measured.sent.is_none_or(|sent| now - sent.at >= pause)
     }
+
+    /// The path that is measured next, and with how many datagrams: the one that has waited longest of
+    /// those that can be sent on now. `bytes` says how long a datagram is there on the wire, if so.
+    fn next(
+        &self,
+        now: Instant,
+        most: u64,
+        bytes: impl Fn(PeerIndex, Path) -> Option<u32>,
+    ) -> Option<(usize, u8)> {
+        let due = self.paths.iter().enumerate().filter(|(_, m)| self.is_due(now, m));
+        let ready = due.filter_map(|(at, measured)| {
+            let count = measured.length(bytes(measured.peer, measured.path)?, most)?;
+            Some((at, count, measured.sent.map(|sent| sent.at)))
+        });
+        ready.min_by_key(|(.., sent_at)| *sent_at).map(|(at, count, _)| (at, count))
+    }
+}
+
+/// How a volley on a path would leave.
+struct Way {
+    route: Route,
+    /// Length of a tunnel datagram.
+    datagram: u16,
+    /// The same on the wire.
+    bytes: u32,
 }
 
 impl Node {
@@ -192,43 +292,55 @@ impl Node {
             }
         }
         wanted.truncate(PATHS_MAX);
+        let budget_bps = self.control_budget_bps;
+        self.volleys.earn(now - before, budget_bps);
+        self.volleys.set_wanted(&wanted);
         self.volleys.wanted_scratch = wanted;
-        self.volleys.set_wanted(now);
         self.router.retain_capacities(|peer, path| {
             let known = self.volleys.paths.iter().find(|m| (m.peer, m.path) == (peer, path));
-            known.is_some_and(|measured| measured.capacity.kbit(now).is_some())
+            known.is_some_and(|measured| measured.capacity.kbit().is_some())
         });
-        let share = self.control_budget_bps * SHARE_PERCENT / 100;
-        // As much as in two minutes: enough for the first few at once.
-        let most = share * CREDIT.as_secs();
-        let grown = share * (now - before).as_millis() as u64 / 1_000;
-        self.volleys.credit = if first { most } else { most.min(self.volleys.credit + grown) };
-        if let Some(at) = self.volleys.next(now) {
-            self.send_volley(now, at, out);
+        let bytes = |peer, path| self.volley_way(now, peer, path).map(|way| way.bytes);
+        let next = self.volleys.next(now, Volleys::most(budget_bps), bytes);
+        if let Some((at, count)) = next {
+            self.send_volley(now, at, count, out);
         }
     }
 
-    fn send_volley(&mut self, now: Instant, at: usize, out: &mut Output) {
-        let Measured { peer, path, unanswered, .. } = self.volleys.paths[at];
-        let Some(route) = self.route(peer, path, 0, super::Label::default()) else { return };
-        let Some(state) = self.peers[peer.usize()].state(path) else { return };
+    /// How a volley would leave on a path, if one can now.
+    fn volley_way(&self, now: Instant, peer: PeerIndex, path: Path) -> Option<Way> {
+        let route = self.route(peer, path, 0, super::Label::default())?;
+        let state = self.peers[peer.usize()].state(path)?;
         if state.prober.state() != Liveness::Up || self.can_seal(now, peer).is_err() {
-            return;
+            return None;
         }
         let datagram = state.mtu.proven();
         let headers = if route.target.destination.is_ipv6() { 48 } else { 28 };
         let relay = if path.relay().is_some() { wire::RELAY_OVERHEAD as u32 } else { 0 };
-        let bytes = u32::from(datagram) + relay + headers;
-        let count = LENGTHS[usize::from(unanswered > 0)];
+        Some(Way { route, datagram, bytes: u32::from(datagram) + relay + headers })
+    }
+
+    fn send_volley(&mut self, now: Instant, at: usize, count: u8, out: &mut Output) {
+        let Measured { peer, path, .. } = self.volleys.paths[at];
+        let Some(Way { route, datagram, bytes }) = self.volley_way(now, peer, path) else { return };
         // A relay sends it once more, on its own account.
         let bits = u64::from(bytes) * 8 * u64::from(count);
-        let Some(rest) = self.volleys.credit.checked_sub(bits) else { return };
-        self.volleys.credit = rest;
+        let credit = self.volleys.credit.unwrap_or(0);
+        // Until there is enough, this path waits, and those after it.
+        let Some(rest) = credit.checked_sub(bits) else { return };
+        self.volleys.credit = Some(rest);
         let seq = self.volleys.next_seq;
         self.volleys.next_seq = seq.wrapping_add(1);
         let measured = &mut self.volleys.paths[at];
-        measured.sent = Some((seq, bytes, count, now));
+        measured.sent = Some(Sent { seq, bytes, count, at: now });
         measured.unanswered = measured.unanswered.saturating_add(1);
+        let kbit = measured.capacity.last_kbit().unwrap_or(UNKNOWN_KBIT);
+        let drained = now + Duration::from_millis(bits / u64::from(kbit)).min(DRAIN_MAX);
+        if let Some(state) = self.peers[peer.usize()].state_mut(path) {
+            state.reported.excuse(now, count.into());
+            state.outstanding.excuse(drained);
+            state.prober.postpone(drained);
+        }
         for index in 0..count {
             let volley = Control::Volley(Volley { seq, index, count });
             self.send_message(now, &route, &volley, body_for(datagram), out);
@@ -258,3 +370,6 @@ impl Node {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
