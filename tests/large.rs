@@ -182,11 +182,12 @@ impl World {
         let amount = self.rng.unit();
         if self.rng.chance(0.5) {
             self.simulator.network.set_both(x, y, |link| link.loss = 0.05 + 0.35 * amount);
-            self.changed(a, b);
         } else {
             let detour = Duration::from_secs_f64(0.02 + 0.13 * amount);
             self.simulator.network.set_both(x, y, |link| link.delay += detour);
         }
+        // A round trip several times as long as before is an outage until the first answer comes.
+        self.changed(a, b);
     }
 
     fn mend(&mut self) {
