@@ -349,6 +349,8 @@ impl Answers {
             (2, wire::DATA_OVERHEAD + FRAME_HEADER_LEN + 8)
         } else if matches!(answer, Control::MtuAck(_)) {
             (4, wire::DATA_OVERHEAD + FRAME_HEADER_LEN + 2)
+        } else if matches!(answer, Control::VolleyReport(_)) {
+            (16, 0)
         } else {
             (8, 0)
         };
@@ -364,4 +366,24 @@ impl Answers {
 /// Body length of a message that makes a tunnel datagram of `datagram` bytes.
 pub(super) const fn body_for(datagram: u16) -> usize {
     (datagram as usize).saturating_sub(wire::DATA_OVERHEAD)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{AdvertisementAck, VolleyReport};
+
+    #[test]
+    fn there_is_one_answer_of_each_kind() {
+        let mut answers = Answers { bytes: usize::MAX, given: 0 };
+        let report = VolleyReport { path: PathId(1), seq: 2, arrived: 4, span_us: 3 };
+        let all = [
+            Control::VolleyReport(report),
+            Control::AdvertisementAck(AdvertisementAck { epoch: 1, seq: 2, part: 0 }),
+            Control::PathResponse(1),
+            Control::MtuAck(1_280),
+        ];
+        assert!(all.iter().all(|answer| answers.take(answer)));
+        assert!(!all.iter().any(|answer| answers.take(answer)));
+    }
 }

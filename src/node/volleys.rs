@@ -1,5 +1,7 @@
 //! Volleys that measure what a path carries: when they leave, and what becomes of those that arrive.
 
+mod incoming;
+
 use std::time::Duration;
 
 use super::control::body_for;
@@ -12,6 +14,7 @@ use crate::metric::Liveness;
 use crate::path::{Path, PathId};
 use crate::time::Instant;
 use crate::wire::{self, Control, Volley, VolleyReport};
+use incoming::Incoming;
 
 /// How often paths to measure are looked for.
 const LOOK: Duration = Duration::from_secs(1);
@@ -40,10 +43,6 @@ const QUICK_MS: u64 = 20;
 const UNKNOWN_KBIT: u32 = 1_000;
 /// ... and within this time.
 const DRAIN_MAX: Duration = Duration::from_secs(1);
-/// Longest volley that is taken in.
-const LENGTH_MAX: u8 = 16;
-/// Volleys that come in at once, of all peers.
-const COMING_MAX: usize = 16;
 
 /// A volley of ours.
 #[derive(Clone, Copy, Debug)]
@@ -89,26 +88,16 @@ impl Measured {
     }
 }
 
-/// A volley that is coming in.
-#[derive(Clone, Copy, Debug)]
-struct Coming {
-    peer: PeerIndex,
-    path: PathId,
-    seq: u16,
-    first_at: Instant,
-    last_at: Instant,
-    arrived: u8,
-}
-
 /// Our volleys and those of others.
 #[derive(Debug, Default)]
 pub(super) struct Volleys {
     paths: Vec<Measured>,
-    coming: Vec<Coming>,
+    incoming: Incoming,
     looked_at: Option<Instant>,
     /// Bits that volleys may cost; `None` before any was wanted.
     credit: Option<u64>,
-    next_seq: u16,
+    /// Numbers begin by chance, so that those of a life before are told apart.
+    next_seq: Option<u16>,
     wanted_scratch: Vec<(PeerIndex, Path)>,
 }
 
@@ -137,44 +126,6 @@ impl Volleys {
     /// What is ever there for one volley, in bits.
     const fn most(budget_bps: u64) -> u64 {
         budget_bps * SHARE_PERCENT / 100 * CREDIT.as_secs()
-    }
-
-    /// Takes note of a datagram of a volley. The answer, when it is the last one.
-    fn on_volley(
-        &mut self,
-        (peer, path): (PeerIndex, PathId),
-        at: Instant,
-        volley: Volley,
-    ) -> Option<VolleyReport> {
-        if !(2..=LENGTH_MAX).contains(&volley.count) || volley.index >= volley.count {
-            return None;
-        }
-        let this = |c: &Coming| (c.peer, c.path, c.seq) == (peer, path, volley.seq);
-        let fresh = Coming { peer, path, seq: volley.seq, first_at: at, last_at: at, arrived: 0 };
-        let place = match self.coming.iter().position(this) {
-            Some(place) => place,
-            None if self.coming.len() < COMING_MAX => {
-                self.coming.push(fresh);
-                self.coming.len() - 1
-            }
-            None => {
-                let ages = (0..).zip(&self.coming);
-                let place = ages.min_by_key(|(_, coming)| coming.last_at).map_or(0, |(at, _)| at);
-                self.coming[place] = fresh;
-                place
-            }
-        };
-        let coming = &mut self.coming[place];
-        coming.first_at = coming.first_at.min(at);
-        coming.last_at = coming.last_at.max(at);
-        coming.arrived = coming.arrived.saturating_add(1);
-        if volley.index + 1 < volley.count {
-            return None;
-        }
-        let coming = self.coming.swap_remove(place);
-        let span_us = (coming.last_at - coming.first_at).as_micros();
-        let span_us = u32::try_from(span_us).unwrap_or(u32::MAX);
-        Some(VolleyReport { path, seq: volley.seq, arrived: coming.arrived, span_us })
     }
 
     /// The answer to a volley of ours: what the path carries, if that is known now.
@@ -329,8 +280,8 @@ impl Node {
         // Until there is enough, this path waits, and those after it.
         let Some(rest) = credit.checked_sub(bits) else { return };
         self.volleys.credit = Some(rest);
-        let seq = self.volleys.next_seq;
-        self.volleys.next_seq = seq.wrapping_add(1);
+        let seq = self.volleys.next_seq.unwrap_or_else(|| self.rng.next_u64() as u16);
+        self.volleys.next_seq = Some(seq.wrapping_add(1));
         let measured = &mut self.volleys.paths[at];
         measured.sent = Some(Sent { seq, bytes, count, at: now });
         measured.unanswered = measured.unanswered.saturating_add(1);
@@ -355,7 +306,7 @@ impl Node {
         at: Instant,
         volley: Volley,
     ) -> Option<VolleyReport> {
-        self.volleys.on_volley((peer, path), at, volley)
+        self.volleys.incoming.on_volley((peer, path), at, volley)
     }
 
     /// A peer says how a volley of ours arrived.

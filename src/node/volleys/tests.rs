@@ -27,8 +27,8 @@ fn volleys(numbers: impl IntoIterator<Item = u8>) -> Volleys {
 /// A volley leaves on the path that is next.
 fn send(volleys: &mut Volleys, ms: u64, bytes: u32) -> Option<(Path, u16, u8)> {
     let (place, count) = volleys.next(at(ms), MOST, |_, _| Some(bytes))?;
-    let seq = volleys.next_seq;
-    volleys.next_seq = seq.wrapping_add(1);
+    let seq = volleys.next_seq.unwrap_or(0);
+    volleys.next_seq = Some(seq.wrapping_add(1));
     let measured = &mut volleys.paths[place];
     measured.sent = Some(Sent { seq, bytes, count, at: at(ms) });
     measured.unanswered += 1;
