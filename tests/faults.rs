@@ -59,7 +59,7 @@ fn each_end_knows_in_which_direction_nothing_passes() {
     assert!(events[0].contains("what we send does not arrive"), "{events:?}");
     // The other direction, too.
     simulator.network.set(site(1), site(0), |link| link.up = false);
-    simulator.run_for(SECOND * 15);
+    simulator.run_for(SECOND * 70);
     for (a, b) in [(0, 1), (1, 0)] {
         assert_eq!(fault(&simulator, a, b, 0), of_link(FaultKind::Both), "{a}");
     }
@@ -89,7 +89,7 @@ fn the_deaf_end_of_a_link_knows_the_direction_while_another_link_works() {
     assert_eq!(first(&simulator), [of_link(FaultKind::Back), of_link(FaultKind::There)]);
     // Now neither hears the other.
     simulator.network.set(site(0), site(1), |link| link.up = false);
-    simulator.run_for(SECOND * 15);
+    simulator.run_for(SECOND * 70);
     assert_eq!(first(&simulator), [of_link(FaultKind::Both); 2]);
     simulator.network.set_both(site(0), site(1), |link| link.up = true);
     simulator.run_for(SECOND * 15);
@@ -105,7 +105,7 @@ fn what_a_peer_heard_is_not_believed_once_it_is_reached_no_more() {
     for other in [2, 3] {
         simulator.network.set(site(1), site(other), |link| link.up = false);
     }
-    simulator.run_for(SECOND * 15);
+    simulator.run_for(SECOND * 70);
     assert_eq!(fault(&simulator, 0, 1, 0), of_link(FaultKind::Both));
 }
 

@@ -312,24 +312,27 @@ impl Node {
         }
     }
 
-    /// Sends a control body over the best path to a peer, whichever that is.
+    /// Sends a control body over the best path to a peer, whichever that is. False when it
+    /// could not be sent.
     pub(super) fn send_body(
         &mut self,
         now: Instant,
         peer: PeerIndex,
         body: &[u8],
         out: &mut Output,
-    ) {
+    ) -> bool {
         let path = self
             .router
             .path(peer, crate::metric::Metric::Latency)
             .or_else(|| self.router.link_to(peer).map(Path::Direct));
         let route = path.and_then(|path| self.route(peer, path, 0, Label::default()));
-        let Some(route) = route else { return };
+        let Some(route) = route else { return false };
         let fill = |place: &mut [u8]| place.copy_from_slice(body);
-        if let Err(reason) = self.send(now, &route, Flags::CONTROL, body.len(), fill, out) {
+        let sent = self.send(now, &route, Flags::CONTROL, body.len(), fill, out);
+        if let Err(reason) = sent {
             self.counters.drop(reason);
         }
+        sent.is_ok()
     }
 }
 

@@ -11,7 +11,7 @@ use crate::id::PeerIndex;
 use crate::metric::Liveness;
 use crate::path::{LinkId, Path, PathId};
 use crate::time::Instant;
-use crate::wire::Control;
+use crate::wire::{Control, ControlWriter};
 
 /// What does not get through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,20 +67,36 @@ const TOLD_AFTER: Duration = Duration::from_secs(1);
 
 /// How often faults are looked for.
 const LOOK: Duration = Duration::from_millis(450);
-/// A peer is told again that it is heard in vain after so long, for the message may be lost.
+/// A peer is told again that it is heard in vain after so long, for the message may be lost; and after
+/// twice that and four times that.
 const HEARD_PAUSE: Duration = Duration::from_secs(4);
-/// What a peer said of what it hears is believed for so long.
-const HEARD_EXPIRY: Duration = Duration::from_secs(10);
+/// What a peer said once of what it hears is believed for so long, and longer as it says it more rarely.
+const HEARD_EXPIRY: Duration = Duration::from_secs(13);
+/// Links that one datagram tells of.
+const HEARD_LINKS: usize = 8;
+/// Datagrams of that kind that leave each time that faults are looked for.
+const HEARD_DATAGRAMS: usize = 2;
+
+/// Who said so often that a peer is heard in vain, says it more rarely.
+const fn rarer(times: u8) -> u32 {
+    match times {
+        0 | 1 => 1,
+        2 => 2,
+        _ => 4,
+    }
+}
 
 /// What was told of a link.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Told {
     seen: Option<(LinkFault, Instant)>,
     told: Option<LinkFault>,
-    /// When the peer was told that it is heard here in vain.
-    heard_told: Option<Instant>,
-    /// When the peer said that it hears us here in vain.
-    heard_there: Option<Instant>,
+    /// The peer is heard here in vain.
+    in_vain: bool,
+    /// When it was told that last, and how often.
+    heard_told: Option<(Instant, u8)>,
+    /// When the peer said that it hears us here in vain, and how often.
+    heard_there: Option<(Instant, u8)>,
 }
 
 impl Told {
@@ -96,6 +112,33 @@ impl Told {
             seen => seen.map(|(fault, _)| fault),
         };
         std::mem::replace(&mut self.told, lasting) != lasting
+    }
+
+    fn set_in_vain(&mut self, in_vain: bool) {
+        self.in_vain = in_vain;
+        if !in_vain {
+            self.heard_told = None;
+        }
+    }
+
+    /// The peer is to be told, again perhaps, that it is heard in vain.
+    fn owes_heard(&self, now: Instant) -> bool {
+        let again = |(at, times)| now - at >= HEARD_PAUSE * rarer(times);
+        self.in_vain && self.heard_told.is_none_or(again)
+    }
+
+    fn note_heard_told(&mut self, now: Instant) {
+        let times = self.heard_told.map_or(0, |(_, times)| times);
+        self.heard_told = Some((now, times.saturating_add(1)));
+    }
+
+    fn on_heard(&mut self, now: Instant) {
+        let before = self.heard_there.filter(|_| self.is_heard_there(now));
+        self.heard_there = Some((now, before.map_or(1, |(_, times)| times.saturating_add(1))));
+    }
+
+    fn is_heard_there(&self, now: Instant) -> bool {
+        self.heard_there.is_some_and(|(at, times)| now - at < HEARD_EXPIRY * rarer(times))
     }
 }
 
@@ -118,7 +161,7 @@ impl Node {
         }
         let kind = if state.prober.is_heard_in_vain(now) {
             FaultKind::There
-        } else if state.told.heard_there.is_some_and(|at| now - at < HEARD_EXPIRY) {
+        } else if state.told.is_heard_there(now) {
             FaultKind::Back
         } else {
             FaultKind::Both
@@ -156,6 +199,7 @@ impl Node {
             return;
         }
         self.faults_due = now + LOOK;
+        let mut any_in_vain = false;
         for index in 0..self.peers.len() {
             let peer = PeerIndex(index as u16);
             for at in 0..self.peers[index].paths.len() {
@@ -171,23 +215,51 @@ impl Node {
                     };
                     self.push_event(event);
                 }
-                if fault.is_some_and(|fault| fault.kind == FaultKind::There) {
-                    self.tell_heard(now, peer, at, out);
-                }
+                let in_vain = fault.is_some_and(|fault| fault.kind == FaultKind::There);
+                self.peers.aside(index).paths[at].told.set_in_vain(in_vain);
+                any_in_vain |= in_vain;
             }
+        }
+        if any_in_vain {
+            self.tell_heard(now, out);
         }
     }
 
-    /// Tells a peer that it is heard on a link where what we send does not arrive. It is deaf there,
-    /// and cannot know by itself in which direction nothing passes.
-    fn tell_heard(&mut self, now: Instant, peer: PeerIndex, at: usize, out: &mut Output) {
-        let state = &mut self.peers.aside(peer.usize()).paths[at];
-        let Path::Direct(LinkId { local, remote }) = state.path else { return };
-        if state.told.heard_told.is_none_or(|at| now - at >= HEARD_PAUSE) {
-            state.told.heard_told = Some(now);
-            // As the peer names it.
-            let theirs = Path::Direct(LinkId { local: remote, remote: local });
-            self.send_control(now, peer, &Control::Heard(theirs.into()), out);
+    /// Tells peers that they are heard on links where what we send does not arrive. They are deaf there,
+    /// and cannot know by themselves in which direction nothing passes.
+    fn tell_heard(&mut self, now: Instant, out: &mut Output) {
+        let mut left = HEARD_DATAGRAMS;
+        for step in 0..self.peers.len() {
+            let index = (self.heard_next + step) % self.peers.len();
+            let mut body = [0; 64];
+            let mut writer = ControlWriter::new(&mut body);
+            let mut links = [None; HEARD_LINKS];
+            let owed = self.peers[index].links().filter(|(_, state)| state.told.owes_heard(now));
+            for (place, (link, _)) in links.iter_mut().zip(owed) {
+                // As the peer names it.
+                let theirs = Path::Direct(LinkId { local: link.remote, remote: link.local });
+                if writer.push(&Control::Heard(theirs.into())) {
+                    *place = Some(link);
+                }
+            }
+            let len = writer.len();
+            if len == 0 {
+                continue;
+            }
+            if left == 0 {
+                // These are the first next time.
+                self.heard_next = index;
+                return;
+            }
+            if self.send_body(now, PeerIndex(index as u16), &body[..len], out) {
+                left -= 1;
+                for link in links.into_iter().flatten() {
+                    let peer = self.peers.aside(index);
+                    if let Some(state) = peer.state_mut(Path::Direct(link)) {
+                        state.told.note_heard_told(now);
+                    }
+                }
+            }
         }
     }
 
@@ -196,7 +268,7 @@ impl Node {
         let paths = &mut self.peers.aside(peer.usize()).paths;
         let mut links = paths.iter_mut().take_while(|state| state.path.relay().is_none());
         if let Some(state) = links.find(|state| PathId::from(state.path) == path) {
-            state.told.heard_there = Some(now);
+            state.told.on_heard(now);
         }
     }
 }
@@ -236,5 +308,35 @@ mod tests {
         assert!(told.observe(at(3_000), None));
         assert!(!told.observe(at(3_100), fault(FaultKind::Large(1_300))));
         assert!(!told.observe(at(3_200), None), "it did not last");
+    }
+
+    #[test]
+    fn a_peer_is_told_more_and_more_rarely_and_believes_it_until_the_next_time() {
+        let at = |s: u64| Instant::from_micros(s * 1_000_000);
+        for lost in 1..6 {
+            let (mut told, mut deaf) = (Told::default(), Told::default());
+            assert!(!told.owes_heard(at(0)));
+            told.set_in_vain(true);
+            let mut times = Vec::new();
+            for second in 0..70 {
+                if told.owes_heard(at(second)) {
+                    told.note_heard_told(at(second));
+                    if times.len() != lost {
+                        deaf.on_heard(at(second));
+                    }
+                    times.push(second);
+                }
+                assert!(deaf.is_heard_there(at(second)), "{second}, {lost} was lost");
+            }
+            assert_eq!(times, [0, 4, 12, 28, 44, 60]);
+            assert!(!deaf.is_heard_there(at(60 + 52)), "nothing more comes");
+        }
+        let mut told = Told::default();
+        told.set_in_vain(true);
+        told.note_heard_told(at(60));
+        assert!(!told.owes_heard(at(60)));
+        told.set_in_vain(false);
+        told.set_in_vain(true);
+        assert!(told.owes_heard(at(60)), "it begins anew");
     }
 }

@@ -157,6 +157,8 @@ pub struct Node {
     wall_base: (Instant, WallClock),
     expiry_due: Instant,
     faults_due: Instant,
+    /// The peer that hears first of what is heard of it.
+    heard_next: usize,
     deadline: Cell<Option<(Instant, &'static str)>>,
     packet_scratch: Vec<u8>,
     split_scratch: Vec<u8>,
@@ -290,6 +292,7 @@ impl Node {
             wall_base: (now, wall),
             expiry_due: now,
             faults_due: now,
+            heard_next: 0,
             deadline: Cell::new(None),
             packet_scratch: Vec::with_capacity(crate::batch::BUFFER_LEN),
             split_scratch: Vec::with_capacity(crate::batch::BUFFER_LEN),
