@@ -86,6 +86,14 @@ const fn rarer(times: u8) -> u32 {
     }
 }
 
+/// How far the look for faults is.
+#[derive(Debug)]
+pub(super) struct Look {
+    pub(super) due: Instant,
+    /// The peer that is told first what is heard of it.
+    pub(super) heard_next: usize,
+}
+
 /// What was told of a link.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Told {
@@ -195,10 +203,10 @@ impl Node {
 
     /// Tells of faults that have lasted, and peers of what we hear of them.
     pub(super) fn observe_faults(&mut self, now: Instant, out: &mut Output) {
-        if now < self.faults_due {
+        if now < self.faults.due {
             return;
         }
-        self.faults_due = now + LOOK;
+        self.faults.due = now + LOOK;
         let mut any_in_vain = false;
         for index in 0..self.peers.len() {
             let peer = PeerIndex(index as u16);
@@ -230,7 +238,7 @@ impl Node {
     fn tell_heard(&mut self, now: Instant, out: &mut Output) {
         let mut left = HEARD_DATAGRAMS;
         for step in 0..self.peers.len() {
-            let index = (self.heard_next + step) % self.peers.len();
+            let index = (self.faults.heard_next + step) % self.peers.len();
             let mut body = [0; 64];
             let mut writer = ControlWriter::new(&mut body);
             let mut links = [None; HEARD_LINKS];
@@ -248,7 +256,7 @@ impl Node {
             }
             if left == 0 {
                 // These are the first next time.
-                self.heard_next = index;
+                self.faults.heard_next = index;
                 return;
             }
             if self.send_body(now, PeerIndex(index as u16), &body[..len], out) {
