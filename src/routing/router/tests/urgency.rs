@@ -96,3 +96,65 @@ fn in_large_overlays_what_is_not_urgent_waits_longer() {
         assert_eq!(bench.router.poll_timeout().0, at(80), "{peers} peers: the path in use");
     }
 }
+
+#[test]
+fn an_outage_elsewhere_concerns_the_two_ends_alone_and_at_once() {
+    let mut bench = Bench::new(4);
+    for relay in 1..4 {
+        bench.direct(0, relay, up(30));
+        bench.advertise(0, relay, &[(0, up(30)), (1, up(30)), (2, up(30)), (3, up(30))]);
+    }
+    bench.recompute(0);
+    let used = bench.path(0).and_then(Path::relay).unwrap();
+    let dead = report(30, 0.0, Liveness::Down);
+    bench.advertise(1, used.0, &[(0, dead)]);
+    assert_eq!(bench.router.poll_timeout().0, at(1));
+    // What else changed, a little, waits for the second in which all is looked at.
+    let other = if used.0 == 1 { 2 } else { 1 };
+    bench.direct(1, other, up(31));
+    bench.recompute(1);
+    let next = bench.path(0).and_then(Path::relay).unwrap();
+    assert_ne!(next, used);
+    assert_eq!(bench.router.poll_timeout().0, at(1_000));
+}
+
+#[test]
+fn a_link_that_changes_concerns_those_to_whom_its_peer_is_a_way() {
+    let mut bench = Bench::new(5);
+    (1..5).for_each(|to| bench.direct(0, to, up(30)));
+    bench.advertise(0, 1, &[(0, up(30))]);
+    bench.router.update_relayed(at(0), peer(2), peer(1), Some(up(70)));
+    bench.recompute(0);
+    for (ms, may_relay) in [(2_000, true), (4_000, false)] {
+        bench.router.set_may_relay(at(ms), peer(1), may_relay);
+        bench.recompute(ms);
+        bench.recompute(ms + 1);
+        for to in 0..5 {
+            bench.router.stale.take(peer(to), PATHS);
+        }
+        // Such a round decides on links, and on the paths to that peer only.
+        bench.direct(ms + 2, 1, up(31 + u32::from(may_relay)));
+        bench.router.stale.mark(peer(4), URGENT);
+        bench.recompute(ms + 2);
+        let concerned = |to| bench.router.stale.take(peer(to), PATHS) != 0;
+        let is_way = [may_relay, true, may_relay, false];
+        assert_eq!([0, 1, 2, 3].map(concerned), is_way, "{may_relay}");
+    }
+}
+
+#[test]
+fn recomputation_is_paced_unless_liveness_changes() {
+    let mut bench = Bench::triangle(20, 40);
+    assert_eq!(bench.router.poll_timeout().0, at(1_000));
+    bench.direct(50, 0, up(21));
+    assert_eq!(bench.router.poll_timeout().0, at(1_000), "noise");
+    bench.direct(50, 0, up(25));
+    assert_eq!(bench.router.poll_timeout().0, at(200));
+    bench.direct(60, 0, up(25));
+    bench.direct(60, 1, report(10, 0.0, Liveness::Down));
+    assert_eq!(bench.router.poll_timeout().0, at(60));
+    let generation = bench.router.generation();
+    let mut same = Bench::triangle(20, 40);
+    same.recompute(500);
+    assert_eq!(same.router.generation(), generation, "nothing changed");
+}

@@ -1,0 +1,109 @@
+//! What counts of what is measured and what is advertised.
+
+use super::*;
+
+#[test]
+fn a_measured_relayed_path_overrides_what_is_advertised() {
+    let mut bench = Bench::triangle(60, 10);
+    assert_eq!(bench.path(0), via(1));
+    bench.router.update_relayed(at(400), peer(0), peer(1), Some(report(20, 0.3, Liveness::Up)));
+    bench.recompute(600);
+    assert_eq!(bench.path(0), DIRECT, "it promised 20 ms and loses 30 %");
+    bench.router.update_relayed(at(700), peer(0), peer(1), None);
+    bench.direct(700, 0, report(60, 0.0, Liveness::Down));
+    bench.recompute(700);
+    assert_eq!(bench.path(0), via(1));
+    bench.router.update_relayed(at(800), peer(0), peer(1), Some(up(20)));
+    bench.advertise(800, 1, &[(0, report(10, 0.0, Liveness::Down))]);
+    bench.recompute(800);
+    assert_eq!(bench.path(0), via(1), "it works, whatever is advertised");
+    bench.router.update_relayed(at(900), peer(0), peer(1), Some(report(20, 0.0, Liveness::Down)));
+    bench.recompute(900);
+    assert_eq!(bench.path(0), None);
+}
+
+#[test]
+fn a_relayed_path_that_never_answered_is_down_whatever_is_advertised() {
+    let mut bench = Bench::triangle(60, 10);
+    assert_eq!(bench.path(0), via(1));
+    let refuted = LinkReport { latency_us: u32::MAX, ..report(0, 0.0, Liveness::Down) };
+    bench.router.update_relayed(at(100), peer(0), peer(1), Some(refuted));
+    bench.recompute(100);
+    assert_eq!(bench.path(0), DIRECT);
+    assert_eq!(bench.standing(100, 0, via(1).unwrap()), Standing::Down);
+}
+
+#[test]
+fn a_measurement_that_nobody_repeats_is_forgotten() {
+    let mut bench = Bench::triangle(60, 10);
+    let dead = report(20, 0.0, Liveness::Down);
+    bench.router.update_relayed(at(100), peer(0), peer(1), Some(dead));
+    bench.recompute(100);
+    assert_eq!(bench.path(0), DIRECT);
+    bench.recompute(10_100);
+    assert_eq!(bench.standing(10_100, 0, Path::Via(peer(1))), Standing::Down);
+    bench.recompute(10_101);
+    assert_eq!(bench.standing(10_101, 0, Path::Via(peer(1))), Standing::Eligible);
+}
+
+#[test]
+fn of_more_measurements_than_are_kept_those_in_use_count_and_nobody_is_hurried() {
+    let mut bench = Bench::new(12);
+    for relay in 1..10 {
+        bench.direct(0, relay, up(10));
+        // The last one is the best, the one before it the next best.
+        bench.advertise(0, relay, &[(0, up(200 - 20 * u32::from(relay)))]);
+    }
+    bench.recompute(0);
+    assert_eq!(bench.path(0), via(9));
+    let tell = |bench: &mut Bench, ms| {
+        for relay in 1..10 {
+            let rtt = up(210 - 20 * u32::from(relay));
+            bench.router.update_relayed(at(ms), peer(0), peer(relay), Some(rtt));
+        }
+    };
+    tell(&mut bench, 10);
+    bench.recompute(10);
+    for ms in [20, 30, 40] {
+        tell(&mut bench, ms);
+        assert!(bench.router.poll_timeout().0 > at(ms), "what is known is told again");
+    }
+    let dead = report(30, 0.0, Liveness::Down);
+    bench.router.update_relayed(at(50), peer(0), peer(9), Some(dead));
+    assert_eq!(bench.router.poll_timeout().0, at(50));
+    bench.recompute(50);
+    assert_eq!(bench.path(0), via(8));
+    for remote in 0..=Router::MAX_LINKS as u8 {
+        bench.router.update_direct(at(50), peer(10), link(0, remote), Some(up(10)));
+    }
+    bench.recompute(50);
+    bench.router.update_direct(at(60), peer(10), link(0, Router::MAX_LINKS as u8), Some(up(10)));
+    assert!(bench.router.poll_timeout().0 > at(60));
+}
+
+#[test]
+fn the_loss_that_the_other_end_found_stays_true_in_an_outage_that_it_sees() {
+    let mut bench = Bench::triangle(20, 40);
+    let says = |bench: &mut Bench, ms, report| {
+        bench.advertise(ms, 1, &[(0, up(40))]);
+        let (seq, spare_relay_kbit) = (ms as u32, u32::MAX);
+        let (part, parts, delta) = (0, 1, false);
+        let part = Advertisement { epoch: 1, seq, part, parts, delta, spare_relay_kbit };
+        bench.router.apply(at(ms), peer(0), &part, [(NodeId(99), report)]);
+        bench.recompute(ms);
+    };
+    says(&mut bench, 20_000, report(20, 0.1, Liveness::Up));
+    assert_eq!(bench.path(0), via(1));
+    for ms in 50..90 {
+        says(&mut bench, ms * 1_000, report(20, 0.1, Liveness::Down));
+        assert_eq!(bench.path(0), via(1), "{ms}");
+    }
+    says(&mut bench, 90_000, up(20));
+    assert_eq!(bench.path(0), DIRECT);
+    // And so we tell it ourselves.
+    let dead = report(20, 0.1, Liveness::Down);
+    bench.direct(91_000, 0, dead);
+    bench.recompute(91_000);
+    let told = bench.router.direct_report(peer(0));
+    assert_eq!((told.loss, told.latency_us), (dead.loss, u32::MAX));
+}
