@@ -216,7 +216,9 @@ impl EventLoop {
         self.carry_out(now);
         self.log_mappings(now);
         while let Some(event) = self.parts.node.poll_event() {
-            if self.throttle.admits(now) {
+            if event.is_passing() {
+                log::debug!("{event}");
+            } else if self.throttle.admits(now) {
                 log::info!("{event}");
             }
         }

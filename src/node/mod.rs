@@ -207,6 +207,20 @@ pub enum Event {
         /// The new way in words, and why.
         what: String,
     },
+    /// Packets to a peer leave the chosen path for a moment, because it is suspect, or are back on it.
+    Detour {
+        /// The peer's name.
+        peer: String,
+        /// For which metric.
+        metric: crate::metric::Metric,
+        /// What they do, in words.
+        what: String,
+    },
+    /// A peer has more uplinks than we take links to. Told once for each peer.
+    LinksRefused {
+        /// Its name.
+        peer: String,
+    },
     /// What is wrong with a direct link changed.
     LinkChanged {
         /// The peer's name.
@@ -218,13 +232,26 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// True for what jitter and single losses bring about all the time: it has decided nothing yet.
+    pub const fn is_passing(&self) -> bool {
+        matches!(self, Self::Detour { .. })
+    }
+}
+
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TunnelUp { peer } => write!(f, "{peer}: tunnel up"),
             Self::TunnelLost { peer } => write!(f, "{peer}: tunnel lost, its keys expired"),
             Self::Moved { peer, endpoint } => write!(f, "{peer}: moved to {endpoint}"),
-            Self::PathChanged { peer, metric, what } => write!(f, "{peer}: {metric} path {what}"),
+            Self::PathChanged { peer, metric, what } | Self::Detour { peer, metric, what } => {
+                write!(f, "{peer}: {metric} path {what}")
+            }
+            Self::LinksRefused { peer } => {
+                let most = peer::LINKS_MAX;
+                write!(f, "{peer}: more than {most} links, those beyond are not used")
+            }
             Self::LinkChanged { peer, link, what } => write!(f, "{peer}: {link}: {what}"),
         }
     }

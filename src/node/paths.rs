@@ -49,6 +49,7 @@ pub(super) fn peers(config: &NodeConfig, now: Instant, rng: &mut Rng) -> Vec<Pee
             may_exit: egress.is_some_and(|egress| allowed(&egress.allowed, index)),
             may_relay: allowed(&config.relay.allowed, index),
             paths,
+            links_refused: false,
             attempts: 0,
             sealable: false,
             relays: 0,
@@ -142,6 +143,10 @@ impl Node {
         }
         let links = entry.links().count();
         if links >= LINKS_MAX {
+            if !std::mem::replace(&mut entry.links_refused, true) {
+                let event = Event::LinksRefused { peer: entry.name.clone() };
+                self.push_event(event);
+            }
             return false;
         }
         let state = path_state(now, path, Endpoint::new(None), &self.uplinks, &mut self.rng);
@@ -228,23 +233,26 @@ impl Node {
     }
 
     fn report_route(&mut self, event: RouteEvent) {
-        let (peer, metric, what) = match event {
-            RouteEvent::Switched { peer, metric, to, cause, .. } => match to {
-                None => (peer, metric, "lost: no usable path".to_owned()),
-                Some(to) => {
-                    (peer, metric, format!("is {} ({})", self.describe(peer, to), cause.name()))
-                }
-            },
+        let name = |node: &Self, peer: PeerIndex| node.peers[peer.usize()].name.clone();
+        let event = match event {
+            RouteEvent::Switched { peer, metric, to, cause, .. } => {
+                let what = to.map_or_else(
+                    || "lost: no usable path".to_owned(),
+                    |to| format!("is {} ({})", self.describe(peer, to), cause.name()),
+                );
+                Event::PathChanged { peer: name(self, peer), metric, what }
+            }
             RouteEvent::DetourBegun { peer, metric, around, over } => {
                 let (around, over) = (self.describe(peer, around), self.describe(peer, over));
-                (peer, metric, format!("{around} is suspect, meanwhile {over}"))
+                let what = format!("{around} is suspect, meanwhile {over}");
+                Event::Detour { peer: name(self, peer), metric, what }
             }
             RouteEvent::DetourEnded { peer, metric, back_on } => {
-                (peer, metric, format!("is {} again", self.describe(peer, back_on)))
+                let what = format!("is {} again", self.describe(peer, back_on));
+                Event::Detour { peer: name(self, peer), metric, what }
             }
         };
-        let name = self.peers[peer.usize()].name.clone();
-        self.push_event(Event::PathChanged { peer: name, metric, what });
+        self.push_event(event);
     }
 
     /// A path in words.

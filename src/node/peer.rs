@@ -75,6 +75,8 @@ pub(crate) struct Peer {
     pub(crate) may_relay: bool,
     /// Direct links in a fixed order, then relayed paths.
     pub(crate) paths: Vec<PathState>,
+    /// It was told that the peer has more links than we take.
+    pub(crate) links_refused: bool,
     /// Handshake attempts since the tunnel was last established.
     pub(crate) attempts: u32,
     /// How many relays are said to have a link to it.
