@@ -48,7 +48,7 @@ const DRAIN_MAX: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug)]
 struct Sent {
     seq: u16,
-    /// Length of a datagram on the wire.
+    /// Length of the longest datagram on the wire.
     bytes: u32,
     count: u8,
     at: Instant,
@@ -214,7 +214,7 @@ impl Volleys {
 /// How a volley on a path would leave.
 struct Way {
     route: Route,
-    /// Length of a tunnel datagram.
+    /// Length of the longest tunnel datagram.
     datagram: u16,
     /// The same on the wire.
     bytes: u32,
@@ -294,6 +294,9 @@ impl Node {
         }
         for index in 0..count {
             let volley = Control::Volley(Volley { seq, index, count });
+            // Each is longer than the one before: neither our kernel nor any on the way merges such
+            // datagrams, and each gets a time of its own when it arrives.
+            let datagram = datagram - u16::from(count - 1 - index);
             self.send_message(now, &route, &volley, body_for(datagram), out);
         }
     }

@@ -2,6 +2,7 @@
 //! they run; each file opens with its topology.
 
 mod attack;
+mod capacity;
 mod common;
 mod direct;
 mod exit;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         restart::SCENARIOS,
         kernel::SCENARIOS,
         attack::SCENARIOS,
+        capacity::SCENARIOS,
     ]
     .concat();
     harness::main(&all)

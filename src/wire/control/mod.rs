@@ -107,8 +107,8 @@ impl Report {
     }
 }
 
-/// One datagram of a volley: such of equal length that leave back to back on one path, to show how far
-/// apart they arrive.
+/// One datagram of a volley: of such that leave back to back on one path, each a byte longer than the
+/// one before so that nobody merges them, to show how far apart they arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Volley {
     /// The volley's number.
