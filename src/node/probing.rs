@@ -13,6 +13,8 @@ use crate::time::Instant;
 
 /// A relayed path stays measured for this long after nothing wants it any more.
 pub(super) const RELAYED_LINGER: Duration = Duration::from_secs(30);
+/// Paths to one peer that stay measured only because they would be taken if they were not.
+const BELIED_MAX: usize = 4;
 /// Paths that are probed fast.
 const IN_USE_MAX: usize = 8;
 /// Paths are probed fast for so long after the last data on them.
@@ -129,11 +131,20 @@ impl Node {
         paths.push(state);
     }
 
-    /// Relayed paths that nothing has wanted for a while are measured no more.
+    /// Relayed paths that nothing has wanted for a while are measured no more. Those that do worse
+    /// than their ends say, and would be taken for what these say, are: else hosts' packets would
+    /// find out again and again.
     pub(super) fn forget_unwanted(&mut self, now: Instant, peer: PeerIndex) {
-        let router = &mut self.router;
-        self.peers[peer.usize()].paths.retain(|state| match state.path {
+        let (router, policy) = (&mut self.router, &self.policy);
+        let matters = |demand| demand == Metric::Latency.into() || policy.asks_for(demand);
+        let mut belied = 0;
+        self.peers[peer.usize()].paths.retain_mut(|state| match state.path {
             Path::Via(relay) if is_forgotten(now, state) => {
+                if belied < BELIED_MAX && router.is_belied(peer, relay, matters) {
+                    belied += 1;
+                    state.wanted_until = now + RELAYED_LINGER;
+                    return true;
+                }
                 router.update_relayed(now, peer, relay, None);
                 false
             }

@@ -3,7 +3,7 @@
 
 use super::{Hop, PATHS, Router, put};
 use crate::id::PeerIndex;
-use crate::metric::Metric;
+use crate::metric::{LinkReport, Liveness, Metric};
 use crate::path::Path;
 use crate::routing::demand::Demand;
 use crate::routing::explain::Explanation;
@@ -57,6 +57,32 @@ impl Router {
                 out.push((relay, in_use));
             }
         }
+    }
+
+    /// The path to `peer` through `relay` is measured, and found to be worse than its two links are
+    /// said to be, so that it would be taken under a demand that matters if it were not measured.
+    pub fn is_belied(
+        &self,
+        peer: PeerIndex,
+        relay: PeerIndex,
+        matters: impl Fn(Demand) -> bool,
+    ) -> bool {
+        let Some(state) = self.peers.get(peer.usize()) else { return false };
+        let measured = state.relayed.iter().find(|entry| entry.0 == relay).map(|entry| entry.1.0);
+        let promised = self.promised(peer, relay).filter(|said| said.state == Liveness::Up);
+        let Some((measured, promised)) = measured.zip(promised) else { return false };
+        let numbered = (0..).map(Demand).zip(self.demands.iter().zip(&state.selections));
+        numbered.filter(|(demand, _)| matters(*demand)).any(|(_, (spec, selection))| {
+            let chosen = selection.chosen.filter(|path| path.relay() != Some(relay));
+            let chosen = chosen.and_then(|path| self.gather_one(peer.usize(), path));
+            let cost = |report: &LinkReport| self.config.cost.cost(spec.metric, report);
+            chosen.is_some_and(|chosen| {
+                let (margin, least) = (self.margin(spec.metric), cost(&chosen.report));
+                let works = measured.state == Liveness::Up;
+                let keeps = works && margin.beaten(least, cost(&measured));
+                !keeps && margin.beaten(least + margin.near(least), cost(&promised))
+            })
+        })
     }
 
     /// Appends the paths to a peer whose capacity decides something under the demands that matter:
