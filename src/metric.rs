@@ -153,11 +153,6 @@ impl LinkReport {
         }
     }
 
-    /// What of it paths are chosen by.
-    pub(crate) const fn weighed(self) -> (u32, Loss, Liveness) {
-        (self.latency_us, self.loss, self.state)
-    }
-
     /// Two links in a row: times add up, and so do losses; the worse state counts.
     #[must_use]
     pub fn then(self, next: Self) -> Self {

@@ -145,6 +145,18 @@ mod tests {
     }
 
     #[test]
+    fn paths_in_use_are_watched_as_closely_in_large_overlays() {
+        let budget = ProbeBudget::new(33_000, ProbeBudget::RIDING_BYTES);
+        for (nodes, in_use_ms, idle_ms) in
+            [(50, 505, 4_500), (100, 601, 6_700), (200, 601, 14_000), (400, 860, 22_000)]
+        {
+            let found = budget.intervals(8, nodes - 9);
+            let most = (Duration::from_millis(in_use_ms), Duration::from_millis(idle_ms));
+            assert!(found.in_use <= most.0 && found.idle <= most.1, "{nodes}: {found:?}");
+        }
+    }
+
+    #[test]
     fn the_budget_holds_for_any_number_of_paths() {
         for bytes in [ProbeBudget::RIDING_BYTES, ProbeBudget::SEPARATE_BYTES] {
             let budget = ProbeBudget::new(33_000, bytes);

@@ -89,7 +89,7 @@ impl Estimator {
         let sample = micros(rtt);
         self.minimum.push(now, sample);
         self.rtt = Some(match self.rtt {
-            Some(rtt) if !self.restart => rtt.with(now, sample),
+            Some(rtt) if !self.restart => rtt.with(now, sample, self.round_trips),
             _ => Rtt {
                 smoothed_us: sample,
                 variation_us: sample / 2.0,
@@ -150,7 +150,8 @@ impl Estimator {
         self.minimum.get(now).map(|us| Duration::from_micros(us as u64))
     }
 
-    /// Smoothed difference of successive round trips (RFC 3550 section 6.4.1).
+    /// Smoothed difference of successive round trips (RFC 3550 section 6.4.1); the first sixteen have
+    /// equal weight.
     pub fn jitter(&self) -> Duration {
         Duration::from_micros(self.rtt.map_or(0.0, |rtt| rtt.jitter_us) as u64)
     }
@@ -191,7 +192,8 @@ impl Estimator {
 }
 
 impl Rtt {
-    fn with(self, now: Instant, sample: f64) -> Self {
+    /// With another sample, number `count` of all.
+    fn with(self, now: Instant, sample: f64, count: u64) -> Self {
         let elapsed = micros(now - self.at) / micros(Estimator::SMOOTHING);
         let gain = elapsed.clamp(1.0 / 32.0, 1.0 / 4.0);
         let error = (sample - self.smoothed_us).abs();
@@ -199,7 +201,7 @@ impl Rtt {
         Self {
             smoothed_us: self.smoothed_us + gain * (sample - self.smoothed_us),
             variation_us: self.variation_us + 2.0 * gain * (error - self.variation_us),
-            jitter_us: self.jitter_us + (step - self.jitter_us) / 16.0,
+            jitter_us: self.jitter_us + (step - self.jitter_us) / (count - 1).clamp(1, 16) as f64,
             latest_us: sample,
             at: now,
             excursion: None,

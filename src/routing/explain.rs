@@ -76,6 +76,8 @@ pub struct Candidate {
     pub cost: f64,
     /// The cost with this node's own order of near-equal relays: what is compared.
     pub rank: f64,
+    /// By so much, in the unit of the cost, the cost may be off: how much round trips differ.
+    pub(super) doubt: f64,
     /// It failed in use, and is not returned to without need before.
     pub barred_until: Option<Instant>,
     /// Its failures that are remembered.

@@ -201,7 +201,7 @@ impl Router {
     ) {
         let Some(state) = self.peers.get_mut(peer.usize()) else { return };
         let Ok(before) = put(&mut state.links, link, report, Self::MAX_LINKS) else { return };
-        if before.map(LinkReport::weighed) != report.map(LinkReport::weighed) {
+        if before != report {
             self.stale.mark(peer, HOP | PATHS);
         }
         self.touch(now, before, report);
@@ -223,7 +223,7 @@ impl Router {
         state.make_room(relay);
         let Ok(before) = put(&mut state.relayed, relay, timed, Self::MAX_MEASURED) else { return };
         let before = before.map(|before| before.0);
-        if before.map(LinkReport::weighed) != report.map(LinkReport::weighed) {
+        if before != report {
             self.stale.mark(peer, PATHS);
         }
         self.touch(now, before, report);

@@ -13,6 +13,15 @@ pub(super) struct Rules {
     pub(super) hold_down: std::time::Duration,
 }
 
+impl Rules {
+    /// A challenger is better by the margin, and by more than either cost may be off. It was measured
+    /// more rarely than the path in use, which is averaged over twice as many round trips at least.
+    fn is_better(&self, current: &Candidate, rival: &Candidate) -> bool {
+        let doubt = rival.doubt + current.doubt / 2.0;
+        self.margin.beaten(current.rank, rival.rank) && current.rank - rival.rank >= doubt
+    }
+}
+
 /// The path that is decided on, and the one that is used at the moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Selection {
@@ -58,10 +67,9 @@ impl Selection {
         let mut change = Change::default();
         match current {
             Some(current) if current.report.state == Liveness::Up => {
-                let rival =
-                    best(candidates, |c| c.path != current.path && c.barred_until.is_none());
+                let is_rival = |c: &Candidate| c.path != current.path && c.barred_until.is_none();
+                let rival = best(candidates, |c| is_rival(c) && rules.is_better(current, c));
                 if let Some(rival) = rival
-                    && rules.margin.beaten(current.rank, rival.rank)
                     && self.hold_down_until(rules).is_none_or(|until| now >= until)
                 {
                     self.switch(now, Some(rival.path), SwitchCause::Better);

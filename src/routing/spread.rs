@@ -108,6 +108,7 @@ mod tests {
             capacity_kbit: None,
             preference: 0.0,
             cost,
+            doubt: 0.0,
             rank: cost,
             barred_until: None,
             failures: 0,

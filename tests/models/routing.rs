@@ -61,9 +61,10 @@ fn any_report() -> impl Strategy<Value = LinkReport> {
     ];
     let loss = prop::sample::select(vec![0.0, 0.0, 0.0, 0.005, 0.02, 0.1]);
     let ms = prop::sample::select(vec![10, 20, 21, 30, 40, 60, 61, 62, 100, 200]);
-    (ms, loss, state).prop_map(|(ms, loss, state)| LinkReport {
+    let jitter = prop::sample::select(vec![0, 0, 0, 4, 25]);
+    (ms, jitter, loss, state).prop_map(|(ms, jitter, loss, state)| LinkReport {
         latency_us: ms * 1_000,
-        jitter_us: 0,
+        jitter_us: jitter * 1_000,
         loss: Loss::from_fraction(loss),
         state,
     })
@@ -71,7 +72,9 @@ fn any_report() -> impl Strategy<Value = LinkReport> {
 
 fn any_step() -> impl Strategy<Value = Step> {
     let maybe = || prop::option::weighted(0.9, any_report());
-    let said = prop::collection::vec(maybe(), PEERS + 1);
+    // Nobody tells of jitter.
+    let told = |report: LinkReport| LinkReport { jitter_us: 0, ..report };
+    let said = prop::collection::vec(maybe().prop_map(move |said| said.map(told)), PEERS + 1);
     let wait = prop_oneof![4 => 1..900u64, 4 => 900..7_000u64, 1 => 7_000..400_000u64];
     prop_oneof![
         4 => (0..PEERS, maybe()).prop_map(|(peer, report)| Step::Direct(peer, report)),
@@ -224,6 +227,9 @@ impl Model {
             report.state = report.state.max(hop.state);
             if let (false, Some(both)) = (in_use, both) {
                 report.loss = report.loss.max(both.loss);
+                if both.state != Liveness::Down {
+                    report.latency_us = report.latency_us.max(both.latency_us);
+                }
             }
             report
         });
@@ -329,8 +335,12 @@ impl Model {
             Some(current) if current.report.state == Liveness::Up => {
                 let hold_down = config().hysteresis.hold_down;
                 let held = before.switched_at.is_some_and(|at| now < at + hold_down);
-                let rival = best(&|way| free(way) && way.path != current.path);
-                if let Some(rival) = rival.filter(|rival| beats(margin, rank(current), rank(rival)))
+                let better = |way: &Way| {
+                    let gain = rank(current) - rank(way);
+                    beats(margin, rank(current), rank(way)) && gain >= doubt(metric, current, way)
+                };
+                let rival = best(&|way| free(way) && way.path != current.path && better(way));
+                if let Some(rival) = rival
                     && !held
                 {
                     (after.chosen, after.switched_at) = (Some(rival.path), Some(now));
@@ -404,6 +414,17 @@ fn margin(metric: Metric) -> Margin {
 fn beats(margin: Margin, incumbent: f64, challenger: f64) -> bool {
     let gain = incumbent - challenger;
     challenger < incumbent * (1.0 - margin.relative) && gain >= margin.absolute
+}
+
+/// Round trips differ, and so may what was made of them: all of it of the challenger, half of it of
+/// the path in use.
+fn doubt(metric: Metric, incumbent: &Way, challenger: &Way) -> f64 {
+    match metric {
+        Metric::Latency | Metric::App => {
+            f64::from(challenger.report.jitter_us) + f64::from(incumbent.report.jitter_us) / 2.0
+        }
+        Metric::Loss | Metric::Throughput => 0.0,
+    }
 }
 
 /// Half of the relative margin, or of a larger absolute one, never more than the former.

@@ -116,11 +116,13 @@ impl Router {
         let advertised = self.database.link(via, to);
         let sum = advertised.map(|advertised| hop.then(advertised));
         // A path in use is judged end to end, whatever anyone advertises; only our own first hop
-        // may tell of trouble earlier. One that is not in use has a short history of its own, which
-        // must not look better than the long one of its hops.
+        // may tell of trouble earlier. One that is not in use has a short history of its own, at first
+        // a single round trip, which must not look better than the long one of its hops.
         let measured = measured.map(|m| {
             let promised = sum.filter(|_| !self.is_in_use(index, Path::Via(via)));
+            let works = promised.filter(|promised| promised.state != Liveness::Down);
             LinkReport {
+                latency_us: works.map_or(m.latency_us, |said| said.latency_us.max(m.latency_us)),
                 state: m.state.max(hop.state),
                 loss: promised.map_or(m.loss, |promised| promised.loss.max(m.loss)),
                 ..m
@@ -166,6 +168,10 @@ impl Router {
                 Metric::Latency | Metric::Loss | Metric::Throughput => {
                     self.config.cost.cost(metric, &candidate.report)
                 }
+            };
+            candidate.doubt = match metric {
+                Metric::Latency => f64::from(candidate.report.jitter_us),
+                Metric::Loss | Metric::Throughput | Metric::App => 0.0,
             };
             if !self.capacities.is_empty() {
                 candidate.capacity_kbit = self.capacity(PeerIndex(index as u16), candidate.path);
@@ -246,6 +252,7 @@ const fn candidate(
         preference: 0.0,
         cost: 0.0,
         rank: 0.0,
+        doubt: 0.0,
         barred_until: None,
         failures: 0,
     }

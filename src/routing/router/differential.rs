@@ -28,7 +28,8 @@ fn report(rng: &mut Rng) -> LinkReport {
     };
     let loss = [0.05, 0.015, 0.0, 0.0, 0.0, 0.0][rng.below(6) as usize];
     let latency_us = (1 + rng.below(12)) * 4_000;
-    LinkReport { latency_us, jitter_us: rng.below(3), loss: Loss::from_fraction(loss), state }
+    let jitter_us = rng.below(3) * 3_000;
+    LinkReport { latency_us, jitter_us, loss: Loss::from_fraction(loss), state }
 }
 
 fn demands(rng: &mut Rng) -> Vec<DemandSpec> {

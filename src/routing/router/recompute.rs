@@ -118,9 +118,7 @@ impl Router {
     fn note_hop(&mut self, index: usize) {
         let hop = self.hop(index);
         let before = std::mem::replace(&mut self.hops[index], hop);
-        let [input, input_before] =
-            [hop, before].map(|hop| hop.map(|hop| (hop.0, hop.1.weighed())));
-        if input == input_before {
+        if hop == before {
             return;
         }
         let relay = PeerIndex(index as u16);

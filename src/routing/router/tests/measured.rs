@@ -107,3 +107,23 @@ fn the_loss_that_the_other_end_found_stays_true_in_an_outage_that_it_sees() {
     let told = bench.router.direct_report(peer(0));
     assert_eq!((told.loss, told.latency_us), (dead.loss, u32::MAX));
 }
+
+/// The first round trip on a path may be any.
+#[test]
+fn a_relay_that_is_only_just_measured_is_no_better_than_its_links() {
+    let mut bench = Bench::triangle(40, 50);
+    for (ms, first) in [(100, 20), (400, 10), (700, 30)] {
+        bench.router.update_relayed(at(ms), peer(0), peer(1), Some(up(first)));
+        bench.recompute(ms);
+        assert_eq!(bench.path(0), DIRECT, "{first}");
+    }
+    // Its links became better, and so did it.
+    bench.advertise(1_000, 1, &[(0, up(20))]);
+    bench.recompute(1_000);
+    assert_eq!(bench.path(0), via(1));
+    // Once it is in use, it is known better than by its links.
+    bench.advertise(7_000, 1, &[(0, up(90))]);
+    bench.router.update_relayed(at(7_000), peer(0), peer(1), Some(up(30)));
+    bench.recompute(7_000);
+    assert_eq!(bench.path(0), via(1));
+}

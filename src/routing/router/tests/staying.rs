@@ -100,3 +100,27 @@ fn with_nothing_left_a_suspect_link_is_kept_and_a_dead_one_is_not() {
     bench.recompute(30);
     assert_eq!(bench.path(0), DIRECT);
 }
+
+/// Two paths with jitter look better in turns.
+#[test]
+fn an_advantage_within_the_jitter_moves_nobody() {
+    let jitter = |rtt, jitter: u32| LinkReport { jitter_us: jitter * 1_000, ..up(rtt) };
+    let moves = |direct: LinkReport, relayed: LinkReport| {
+        let mut bench = Bench::triangle(40, 30);
+        assert_eq!(bench.path(0), DIRECT);
+        bench.direct(6_000, 0, direct);
+        bench.direct(6_000, 1, up(10));
+        bench.router.update_relayed(at(6_000), peer(0), peer(1), Some(relayed));
+        bench.recompute(6_000);
+        bench.path(0) == via(1)
+    };
+    assert!(moves(up(50), up(40)));
+    // All of the challenger's counts, and half of the other's; up to a millisecond of the difference
+    // is our own order of relays.
+    assert!(moves(up(50), jitter(40, 9)) && !moves(up(50), jitter(40, 11)));
+    assert!(moves(jitter(50, 18), up(40)) && !moves(jitter(50, 22), up(40)));
+    assert!(moves(jitter(50, 10), jitter(40, 4)) && !moves(jitter(50, 10), jitter(40, 6)));
+    // Loss is no matter of jitter.
+    let lossy = report(40, 0.03, Liveness::Up);
+    assert!(moves(LinkReport { jitter_us: 20_000, ..lossy }, jitter(60, 20)));
+}
