@@ -22,6 +22,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::new("kernel::dies_openly", dies_openly),
     Scenario::new("kernel::router_stays_usable", router_stays_usable),
     Scenario::new("kernel::port_forward", port_forward),
+    Scenario::new("kernel::hosts_keep_their_default", hosts_keep_their_default),
     Scenario::new("kernel::bypass", bypass),
     Scenario::new("kernel::clear_refusals", clear_refusals),
 ];
@@ -138,7 +139,10 @@ fn router_stays_usable() -> Result<()> {
 
 /// Replies of a forwarded port leave by the way the request came in.
 fn port_forward() -> Result<()> {
-    let lab = start(topology("{}"))?;
+    forwards_a_port(&start(topology("{}"))?)
+}
+
+fn forwards_a_port(lab: &Lab) -> Result<()> {
     let (host, router) = (lab.host("mit", 1)?, lab.router("mit")?);
     let _server = host.start_servers(&[host.v4.into()])?;
     let rules = "table ip forward_port {\n chain in {\n type nat hook prerouting priority -100;\n\
@@ -149,6 +153,23 @@ fn port_forward() -> Result<()> {
     let reply = lab.server()?.http_get("http://192.0.2.9:8080/whoami", 5 * SECOND)?;
     ensure!(reply.body.trim() == "203.0.113.80", "{reply:?}");
     Ok(())
+}
+
+/// Without a way to the Internet through the overlay nothing goes by policy, and no connection is
+/// tracked: hosts reach other sites through the tunnel and the rest as before.
+fn hosts_keep_their_default() -> Result<()> {
+    let sites = [Site::new("mit").config("{internet: {via: []}}"), Site::new("utah")];
+    let topology = Topology::new(sites).internet(2).all_links("{delay: 10ms}").kernel_routing();
+    let lab = start(topology)?;
+    let (host, far) = (lab.host("mit", 1)?, lab.host("utah", 1)?);
+    let captures = watch_plaintext(&lab, "mit")?;
+    host.expect_ping(far.v4)?;
+    captures.into_iter().try_for_each(|capture| capture.expect_nothing().map(|_| ()))?;
+    let reply = host.http_get("http://203.0.113.80/whoami", 5 * SECOND)?;
+    ensure!(reply.body.trim() == host.v4.to_string(), "{reply:?}");
+    let state = kernel_state(&lab, "mit")?;
+    ensure!(!state.contains("mark_replies") && !state.contains("fwmark"), "{state}");
+    forwards_a_port(&lab)
 }
 
 /// Bypassed destinations keep the router's routes.

@@ -213,6 +213,11 @@ fn takes_over_default(config: &Config, ipv6: bool) -> bool {
     has_exit(&config.internet) || ipv6 && has_exit(&config.internet_ipv6)
 }
 
+/// The same for any family that the overlay carries.
+pub(super) fn takes_over_any_default(config: &Config) -> bool {
+    families(config).any(|ipv6| takes_over_default(config, ipv6))
+}
+
 /// The families that the overlay carries, as flags "is IPv6".
 fn families(config: &Config) -> impl Iterator<Item = bool> {
     [false, true]

@@ -83,13 +83,20 @@ sysctl net/ipv4/conf/ron0/rp_filter = 2
 route 10.2.0.0/16 dev ron0 src 10.77.0.1
 route unreachable 10.77.0.0/24 metric 4294967295
 route unreachable 10.2.0.0/16 metric 4294967295
-table inet rongate_ron0 {
-	chain mark_replies {
+"
+    );
+}
+
+#[test]
+fn replies_to_connections_from_outside_are_marked_where_the_default_is_taken_over() {
+    let config = config(&[ONE_UPLINK, LAN, "internet: { via: [utah] }\n"]);
+    assert_eq!(
+        plan(&config, &facts()).nft_body,
+        "	chain mark_replies {
 		type filter hook prerouting priority -140; policy accept;
 		iifname \"ron0\" ct state new ct mark set ct mark or 0x10000000
 		iifname { \"lan0\" } ct direction reply ct mark and 0x10000000 == 0 meta mark set 0x4711
 	}
-}
 "
     );
 }

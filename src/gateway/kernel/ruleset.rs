@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
 use super::HostFacts;
-use super::plan::{REPLY_MARK, outside_ipv6, uplink_ipv4};
+use super::plan::{REPLY_MARK, outside_ipv6, takes_over_any_default, uplink_ipv4};
 use super::rewrite::rewrite;
 use crate::config::{Config, EgressMode, EgressSection};
 
@@ -15,7 +15,8 @@ const TUNNEL_BIT: u32 = 0x1000_0000;
 /// The body of our table; empty when nothing is needed.
 pub(super) fn body(config: &Config, facts: &HostFacts) -> String {
     let mut body = Body::default();
-    if !config.lan.interfaces.is_empty() {
+    // Connection tracking costs every packet, so it is not asked for where no route goes by the mark.
+    if !config.lan.interfaces.is_empty() && takes_over_any_default(config) {
         mark_replies(&mut body, &config.tun.name, &config.lan.interfaces);
     }
     if let Some(egress) = &config.egress {
