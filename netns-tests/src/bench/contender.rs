@@ -16,8 +16,10 @@ pub enum Kind {
     Plain,
     /// The kernel forwards and masquerades at the second gateway.
     Masquerade,
-    /// Two rongate gateways.
+    /// Two rongate gateways that join two sites.
     Direct,
+    /// The same, and they take over the default route of their hosts.
+    Takeover,
     /// Two rongate gateways that only a third one joins.
     Relay,
     /// Two rongate gateways, and between them a yardstick that only sends datagrams on.
@@ -75,6 +77,7 @@ impl Kind {
             Self::Plain => "plain forwarding",
             Self::Masquerade => "kernel masquerade",
             Self::Direct => "rongate",
+            Self::Takeover => "rongate, default route",
             Self::Relay => "rongate, relayed",
             Self::BareRelay => "rongate, bare relay",
             Self::Exit => "rongate, NAT",
@@ -114,7 +117,7 @@ impl Kind {
         let wire = matches!(mode, Mode::Wire);
         Measured {
             bulk,
-            small: wire && (bulk || self.is_exit()),
+            small: wire && (bulk || self.is_exit()) && !matches!(self, Self::Takeover),
             connects: wire
                 && matches!(self, Self::Plain | Self::Masquerade | Self::Exit | Self::ExitRouted),
             table: wire && matches!(self, Self::Direct | Self::ExitRouted),

@@ -72,7 +72,7 @@ struct Picture {
 const fn colour(kind: Kind) -> RGBColor {
     match kind {
         Kind::Plain | Kind::Masquerade => KERNEL,
-        Kind::Direct | Kind::Relay | Kind::Exit | Kind::ExitRouted => OWN,
+        Kind::Direct | Kind::Takeover | Kind::Relay | Kind::Exit | Kind::ExitRouted => OWN,
         Kind::BareRelay
         | Kind::BareTunnel
         | Kind::BarePlain

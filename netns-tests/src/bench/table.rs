@@ -70,6 +70,8 @@ impl Report {
              - Medians (smallest - largest) over interleaved rounds; ratios are taken within a \
              round. \"Others\" is the share of the machine that unrelated processes used \
              meanwhile.\n\
+             - rongate joins the two sites as the other tunnels do; where it takes over the hosts' \
+             default route as well, it says so.\n\
              - The naive tunnel reads, seals and sends one packet at a time; the one of stock \
              crates (tun-rs, quinn-udp, aws-lc-rs) uses every offload these have, with one send for \
              each read of the TUN; the tuned one lets trains run across reads. All \

@@ -92,7 +92,9 @@ pub(crate) fn start(kind: Kind, program: Option<&Path>, site: &Site) -> Result<R
     let running = match kind {
         Kind::Plain => plain(site)?,
         Kind::Masquerade => masquerade(site)?,
-        Kind::Direct | Kind::Exit | Kind::ExitRouted => rongate::joined(kind, site)?,
+        Kind::Direct | Kind::Takeover | Kind::Exit | Kind::ExitRouted => {
+            rongate::joined(kind, site)?
+        }
         Kind::Relay => rongate::relayed(site)?,
         Kind::BareRelay => rongate::joined_by(site, |relay| {
             let ends = [LEFT[0], RIGHT[1]].map(|end| format!("{end}:{PORT}"));

@@ -31,7 +31,9 @@ struct Member<'s> {
 pub(super) fn joined(kind: Kind, site: &Site) -> Result<Running> {
     let exit = kind.is_exit();
     let mut uplinks_b = vec![("wan0", LEFT[1])];
-    let [mut more_a, mut more_b] = [json!({}), json!({})];
+    let takes_over = kind == Kind::Takeover;
+    let [mut more_a, mut more_b] =
+        [(); 2].map(|()| if takes_over { json!({}) } else { site_only() });
     if exit {
         uplinks_b.push(("lan0", EXIT));
         more_a = json!({ "internet": { "via": ["b"] } });
@@ -65,6 +67,11 @@ pub(super) fn joined(kind: Kind, site: &Site) -> Result<Running> {
     ])
 }
 
+/// The hosts' default route is not taken over, as it is not by the other tunnels.
+fn site_only() -> Value {
+    json!({ "internet": { "via": [] } })
+}
+
 /// Two gateways that a third one joins.
 pub(super) fn relayed(site: &Site) -> Result<Running> {
     let relay = site.relay.as_ref().context("the site has no relay")?;
@@ -76,7 +83,7 @@ pub(super) fn relayed(site: &Site) -> Result<Running> {
             uplinks: vec![("wan0", LEFT[0])],
             lan: Some(HOST_A),
             calls: vec![("r", LEFT[1])],
-            more: json!({}),
+            more: site_only(),
         },
         Member {
             name: "r",
@@ -94,7 +101,7 @@ pub(super) fn relayed(site: &Site) -> Result<Running> {
             uplinks: vec![("wan0", RIGHT[1])],
             lan: Some(HOST_B),
             calls: vec![("r", RIGHT[0])],
-            more: json!({}),
+            more: site_only(),
         },
     ])?;
     if let Running::Rongate(gateways) = &running {
@@ -117,7 +124,7 @@ pub(super) fn joined_by(
         uplinks: vec![("wan0", own)],
         lan: Some(host),
         calls: vec![(peer, seen)],
-        more: json!({}),
+        more: site_only(),
     };
     let running = launch(&[
         end("a", 1, &site.gw_a, LEFT[0], HOST_A, "b", LEFT[1]),
