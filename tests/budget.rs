@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use rongate::id::PeerIndex;
 use rongate::metric::Metric;
+use rongate::node::FaultKind;
 use rongate::sim::{LinkModel, Mesh, Simulator};
 
 /// IPv4 and UDP headers of a datagram.
@@ -82,6 +83,36 @@ fn idle_nodes_send_little() {
         assert!(average >= f64::from(sites - 1) * 75.0 * 8.0 / 5.0, "{sites} nodes: {average}");
         assert!(all_reach_all(&simulator));
     }
+}
+
+/// Most links pass nothing in one direction: who is heard in vain is told so, and both ends go on
+/// seeking the link.
+#[test]
+fn many_deaf_links_stay_within_the_budget() {
+    let link = LinkModel { delay: Duration::from_millis(20), ..LinkModel::default() };
+    let configs = Mesh { sites: 6, uplinks: 3, ..Mesh::default() }.configs();
+    let mut simulator = Simulator::new(configs, link, 1);
+    simulator.run_for(Duration::from_secs(60));
+    let (before, _) = cost(&mut simulator, "45 links each", Duration::from_secs(60));
+    let pairs = (0..6).flat_map(|a| (0..a).map(move |b| (a, b)));
+    for ((a, b), (up, down)) in pairs.flat_map(|pair| {
+        let uplinks = (0..3).flat_map(|up| (0..3).map(move |down| (up, down)));
+        uplinks.filter(|uplinks| *uplinks != (0, 0)).map(move |uplinks| (pair, uplinks))
+    }) {
+        let [a, b] = [(a, up), (b, down)].map(|(site, uplink)| Mesh::underlay(site, uplink));
+        // In some the one end is deaf, in others the other.
+        let (from, to) = if (up + down) % 2 == 0 { (a, b) } else { (b, a) };
+        simulator.network.set(from, to, |link| link.up = false);
+    }
+    simulator.run_for(Duration::from_secs(30));
+    let (deaf, most) = cost(&mut simulator, "40 of them deaf", Duration::from_secs(130));
+    assert!(most <= BUDGET, "{before} {deaf} {most}");
+    let faults = (0..6).flat_map(|site| simulator.node(site).unwrap().peers(simulator.now()));
+    let faults: Vec<_> = faults.flat_map(|peer| peer.links).filter_map(|link| link.fault).collect();
+    assert_eq!(faults.len(), 6 * 5 * 8);
+    let known = faults.iter().filter(|fault| fault.kind != FaultKind::Both).count();
+    assert_eq!(known, faults.len(), "each end knows the direction");
+    assert!(all_reach_all(&simulator));
 }
 
 #[test]

@@ -405,3 +405,6 @@ fn prefix_table(config: &NodeConfig) -> PrefixTable {
     }
     PrefixTable::new(all)
 }
+
+#[cfg(test)]
+mod tests;

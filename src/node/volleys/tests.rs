@@ -1,5 +1,6 @@
 use super::*;
 use crate::id::UplinkIndex;
+use crate::node::tests::Net;
 use crate::path::LinkId;
 
 const FAR: PeerIndex = PeerIndex(3);
@@ -180,4 +181,53 @@ fn a_report_counts_once_in_time_of_the_last_volley_by_its_peer() {
             assert_eq!(volleys.paths[0].capacity.volleys(), usize::from(counts), "{what}");
         }
     }
+}
+
+/// Only the peer that a volley went to can say how it arrived, once, and only of the last one.
+#[test]
+fn a_report_that_answers_no_volley_of_ours_changes_nothing() {
+    let mut net = Net::joined(3, 1);
+    // Site 0's peers are sites 1 and 2.
+    let (near, far) = (PeerIndex(0), PeerIndex(1));
+    let path = path(0);
+    let mut believed = Vec::new();
+    for volley in 0..Capacity::BELIEVED {
+        net.now += Duration::from_secs(6);
+        let mut out = Output::new(64);
+        let node = &mut net.nodes[0];
+        node.volleys.credit = Some(MOST);
+        node.volleys.set_wanted(&[(near, path)]);
+        node.send_volley(net.now, 0, 4, &mut out);
+        let lengths: Vec<_> = out.tx.transmits().iter().map(|sent| sent.stride).collect();
+        let [first, ..] = lengths[..] else { panic!("nothing was sent") };
+        assert_eq!(lengths, [first, first + 1, first + 2, first + 3], "nobody merges them");
+        // It does not arrive.
+        out.clear();
+        let seq = node.volleys.paths[0].sent.unwrap().seq;
+        let mut says = |net: &mut Net, site: usize, report| {
+            let mut body = [0; 32];
+            let mut writer = wire::ControlWriter::new(&mut body);
+            assert!(writer.push(&Control::VolleyReport(report)));
+            let len = writer.len();
+            // Of each other site, ours is the first peer.
+            assert!(net.nodes[site].send_body(net.now, PeerIndex(0), &body[..len], &mut out));
+            net.deliver(site, &mut out);
+            net.nodes[0].volleys.paths[0].capacity.volleys()
+        };
+        for other in [seq.wrapping_sub(1), seq.wrapping_add(1), seq ^ 0x8000] {
+            assert_eq!(says(&mut net, 1, report(path, other, 4, 90)), volley, "another number");
+        }
+        let elsewhere =
+            PathId::from(Path::Direct(LinkId { local: UplinkIndex(1), remote: UplinkIndex(0) }));
+        let of_no_path = VolleyReport { path: elsewhere, ..report(path, seq, 4, 90) };
+        assert_eq!(says(&mut net, 1, of_no_path), volley, "another path");
+        assert_eq!(says(&mut net, 2, report(path, seq, 4, 90)), volley, "another peer says it");
+        assert_eq!(says(&mut net, 1, report(path, seq, 4, 4_500)), volley + 1);
+        assert_eq!(says(&mut net, 1, report(path, seq, 4, 90)), volley + 1, "said again");
+        believed.push(net.nodes[0].router.capacity(near, path));
+        assert_eq!(net.nodes[0].router.capacity(far, path), None);
+    }
+    // 1280 bytes, or as much as the path was found to pass, in 1.5 ms each.
+    let kbit = believed.pop().unwrap().unwrap();
+    assert!((6_000..9_000).contains(&kbit) && believed == [None, None], "{kbit} {believed:?}");
 }
