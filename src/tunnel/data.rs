@@ -52,7 +52,7 @@ impl Tunnels {
         let Some(state) = self.peers.get_mut(peer.usize()) else { return };
         if state.unanswered_since.is_none() {
             state.unanswered_since = Some(now);
-            self.expect(now + STALL_AFTER, "no answer");
+            self.expect(peer, now + STALL_AFTER, "no answer");
         }
     }
 
@@ -103,7 +103,7 @@ impl Tunnels {
         }
         if keys.sealed >= REKEY_AFTER_DATAGRAMS && state.retry_at.is_none() {
             state.retry_at = Some(now);
-            self.expect(now, "rekey");
+            self.expect(peer, now, "rekey");
         }
         Ok(())
     }
@@ -162,13 +162,16 @@ impl Tunnels {
     pub fn heard(&mut self, now: Instant, peer: PeerIndex, index: u32) {
         let Some(state) = self.peers.get_mut(peer.usize()) else { return };
         state.last_received = Some(now);
-        state.unanswered_since = None;
+        if state.unanswered_since.take().is_some() && state.retry_at.is_some() {
+            // It perhaps wants no keys any more: to be seen when others are looked at.
+            self.due.look(peer);
+        }
         if state.next.as_ref().is_some_and(|keys| keys.local_index == index) {
             for released in state.promote_next().into_iter().flatten() {
                 self.indices.release(released);
             }
             self.event(TunnelEvent::Established(peer));
-            self.expect(now, "new keys");
+            self.expect(peer, now, "new keys");
         }
     }
 }

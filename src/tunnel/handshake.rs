@@ -87,7 +87,7 @@ impl Tunnels {
         });
         out.extend_from_slice(&message);
         if let Some(at) = retry_at {
-            self.expect(at, "initiate");
+            self.expect(peer, at, "initiate");
         }
         Ok(())
     }
@@ -291,7 +291,7 @@ impl Tunnels {
         if let Some(replaced) = replaced {
             self.indices.release(replaced);
         }
-        self.expect(now, "new keys");
+        self.expect(peer_index, now, "new keys");
         Ok(())
     }
 
@@ -353,7 +353,7 @@ impl Tunnels {
             self.indices.release(released);
         }
         self.event(TunnelEvent::Established(index));
-        self.expect(now, "new keys");
+        self.expect(index, now, "new keys");
         Ok(())
     }
 
@@ -381,7 +381,7 @@ impl Tunnels {
         // agree on an address would send as fast as they can.
         if peer.initiation.as_ref().is_some_and(|ours| !ours.with_cookie) {
             peer.retry_at = Some(now);
-            self.expect(now, "initiate");
+            self.expect(peer_index, now, "initiate");
         }
         Ok(HandshakeOutcome { peer: peer_index, kind: HandshakeKind::Cookie })
     }

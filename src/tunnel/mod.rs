@@ -19,6 +19,7 @@
 
 mod cookie;
 mod data;
+mod due;
 mod handshake;
 mod identity;
 mod index;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::cookie::{CookieJar, Recipient};
+use super::due::Due;
 use super::index::IndexTable;
 use super::limit::Limits;
 use super::noise::Agreements;
@@ -50,6 +51,8 @@ pub struct Tunnels {
     events_max: usize,
     /// Not later than the first deadline; what is earlier than due does no harm.
     deadline: Option<(Instant, &'static str)>,
+    /// The same for each peer.
+    pub(super) due: Due,
     maintenance_at: Instant,
 }
 
@@ -73,6 +76,7 @@ impl Tunnels {
             jar: CookieJar::new(rng.fork()),
             limits: Limits::new(now, config.load_threshold),
             indices: IndexTable::new(peers.len()),
+            due: Due::new(now, peers.len()),
             events_max: peers.len() * EVENTS_PER_PEER,
             rng,
             peers,
@@ -164,7 +168,7 @@ impl Tunnels {
             let at = last.map_or(now, |last| now.max(last + RETRY_MIN));
             state.attempt = 0;
             state.retry_at = state.retry_at.map(|due| due.min(at));
-            self.expect(at, "initiate");
+            self.expect(peer, at, "initiate");
         }
     }
 
@@ -176,7 +180,7 @@ impl Tunnels {
             self.indices.release(index);
         }
         state.retry_at = Some(now + FORGOTTEN_PAUSE);
-        self.expect(now + FORGOTTEN_PAUSE, "initiate");
+        self.expect(peer, now + FORGOTTEN_PAUSE, "initiate");
     }
 
     /// When [`Self::handle_timeout`] is due, and why.
@@ -200,9 +204,12 @@ impl Tunnels {
         if self.deadline.is_none_or(|(at, _)| now < at) {
             return;
         }
-        for i in 0..self.peers.len() {
-            self.expire(now, PeerIndex(i as u16));
-            self.ask_for_keys(now, PeerIndex(i as u16));
+        let mut next = 0;
+        while let Some(peer) = self.due.next(now, next) {
+            self.expire(now, peer);
+            self.ask_for_keys(now, peer);
+            self.due.set(peer, self.peers.get(peer.usize()).and_then(first_deadline));
+            next = peer.usize() + 1;
         }
         if now >= self.maintenance_at {
             self.maintenance_at = now + MAINTENANCE;
@@ -249,22 +256,20 @@ impl Tunnels {
         push(&mut self.events, self.events_max, event);
     }
 
-    /// A deadline appeared.
-    pub(super) fn expect(&mut self, at: Instant, why: &'static str) {
+    /// A deadline of a peer appeared.
+    pub(super) fn expect(&mut self, peer: PeerIndex, at: Instant, why: &'static str) {
+        self.due.expect(peer, at);
         if self.deadline.is_none_or(|(first, _)| at < first) {
             self.deadline = Some((at, why));
         }
     }
 
     fn find_deadline(&mut self) {
-        self.deadline = None;
-        for i in 0..self.peers.len() {
-            for (at, why) in deadlines(&self.peers[i]).into_iter().flatten() {
-                self.expect(at, why);
-            }
-        }
-        if self.peers.iter().any(|peer| peer.current.is_some()) {
-            self.expect(self.maintenance_at, "give memory back");
+        self.deadline = self.due.first(|peer| self.peers.get(peer).and_then(first_deadline));
+        let any = self.peers.iter().any(|peer| peer.current.is_some());
+        let at = self.maintenance_at;
+        if any && self.deadline.is_none_or(|(first, _)| at < first) {
+            self.deadline = Some((at, "give memory back"));
         }
     }
 }
@@ -276,17 +281,19 @@ fn push(events: &mut VecDeque<TunnelEvent>, max: usize, event: TunnelEvent) {
     }
 }
 
-fn deadlines(peer: &Peer) -> [Option<(Instant, &'static str)>; 4] {
+/// The first thing that is due for a peer.
+fn first_deadline(peer: &Peer) -> Option<(Instant, &'static str)> {
     let idle = peer.retry_at.is_none();
     let rekey = peer.current.as_ref().filter(|_| idle).map(|keys| (keys.rekey_at, "rekey"));
     let stall = peer.unanswered_since.filter(|_| idle).map(|at| (at + STALL_AFTER, "no answer"));
     let oldest = peer.all_keys().map(|keys| keys.born).min();
-    [
+    let all = [
         peer.retry_at.map(|at| (at, "initiate")),
         rekey,
         stall,
         oldest.map(|born| (born + REJECT_AFTER, "keys expire")),
-    ]
+    ];
+    all.into_iter().flatten().min_by_key(|(at, _)| *at)
 }
 
 impl fmt::Debug for Tunnels {
