@@ -231,12 +231,10 @@ impl Node {
 
     /// We reach nobody, or nobody reaches the peer.
     fn has_no_last_hop(&self, peer: PeerIndex) -> bool {
-        let all = || (0..self.peers.len() as u16).map(PeerIndex);
-        let reaches = |other: PeerIndex| {
-            let link = self.router.database().report(other, peer);
-            other != peer && link.is_some_and(|link| link.state == Liveness::Up)
-        };
-        all().all(|other| self.router.path(other, Metric::Latency).is_none()) || !all().any(reaches)
+        let mut all = (0..self.peers.len() as u16).map(PeerIndex);
+        let mut links = self.router.database().working_links(peer);
+        all.all(|other| self.router.path(other, Metric::Latency).is_none())
+            || !links.any(|link| link.is_some())
     }
 
     /// Packets take a path to a peer.

@@ -216,8 +216,9 @@ impl Node {
             self.peers.aside(peer.usize()).relays = 0;
             return;
         }
-        let relays = (0..self.peers.len() as u16).map(PeerIndex);
-        let usable = relays.filter(|&relay| relay != peer && self.relay_works(relay, peer)).count();
+        let links = (0..).map(PeerIndex).zip(self.router.database().working_links(peer));
+        let usable = links.filter(|(relay, link)| link.is_some() && self.relay_works(*relay, peer));
+        let usable = usable.count();
         let before = std::mem::replace(&mut self.peers.aside(peer.usize()).relays, usable);
         if usable > before {
             self.tunnels.hasten(now, peer);

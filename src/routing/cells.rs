@@ -23,7 +23,8 @@ struct Wide {
 }
 
 impl Cells {
-    const NONE: [u8; 3] = [3, 0, 0];
+    const NONE: [u8; 3] = [Self::UNKNOWN as u8, 0, 0];
+    const UNKNOWN: u32 = 3;
     const LOW_BITS: u32 = 22;
     /// Without more bits this stands for the longest time there is, ...
     const LOW_MAX: u32 = (1 << Self::LOW_BITS) - 1;
@@ -59,6 +60,37 @@ impl Cells {
         let latency_us = if latency == Self::LATENCY_MAX { u32::MAX } else { latency };
         let loss = wide.loss.as_ref().and_then(|loss| loss.get(column)).copied();
         Some(LinkReport { latency_us, jitter_us: 0, loss: Loss(loss.unwrap_or(0)), state })
+    }
+
+    /// For each row what matters most of its link to `column`, unless it says that this does not
+    /// work: the worse time of both ends, and whether both say that nothing is lost. One pass over
+    /// the table is a good deal quicker than two look-ups for each.
+    pub(super) fn working(&self, column: usize) -> impl Iterator<Item = Option<(u32, bool)>> + '_ {
+        let here = self.wide.get(column);
+        let back = self.low.get(column * self.width..).unwrap_or_default();
+        let there = self.low.iter().skip(column).step_by(self.width.max(1));
+        let rows = there.zip(back).zip(&self.wide).enumerate();
+        rows.map(move |(row, ((there, back), wide))| {
+            let [there, back] = [there, back].map(|[a, b, c]| u32::from_le_bytes([*a, *b, *c, 0]));
+            if there & 3 != Liveness::Up as u32 {
+                return None;
+            }
+            let is_long = wide.high.is_some() || here.is_some_and(|here| here.high.is_some());
+            let loss = |wide: &Wide, at: usize| {
+                wide.loss.as_ref().is_some_and(|loss| loss.get(at).is_some_and(|loss| *loss != 0))
+            };
+            let known = back & 3 != Self::UNKNOWN;
+            let lossy = loss(wide, column) || known && here.is_some_and(|here| loss(here, row));
+            let time = |word: u32, row, column| match word >> 2 {
+                _ if is_long => self.get(row, column).map_or(0, |report| report.latency_us),
+                Self::LOW_MAX => u32::MAX,
+                low => low,
+            };
+            let there = time(there, row, column);
+            let counts = known && back & 3 != Liveness::Down as u32;
+            let latency = if counts { there.max(time(back, column, row)) } else { there };
+            Some((latency, !lossy))
+        })
     }
 
     /// Enters a report. True if the entry is another one now.
@@ -162,6 +194,15 @@ mod tests {
                         cells.forget(row);
                         model[row] = [None; WIDTH];
                     }
+                }
+                for (column, back) in model.iter().enumerate() {
+                    let works = |row: usize| {
+                        let there = model[row][column].filter(|r| r.state == Liveness::Up)?;
+                        let both = there.measured_worse(back[row]);
+                        Some((both.latency_us, both.loss == Loss::NONE))
+                    };
+                    let expected: Vec<_> = (0..ROWS).map(works).collect();
+                    prop_assert_eq!(cells.working(column).collect::<Vec<_>>(), expected);
                 }
                 for (row, expected) in model.iter().enumerate() {
                     for (column, expected) in expected.iter().enumerate() {

@@ -217,6 +217,12 @@ impl LinkStateDatabase {
         Some(there.measured_worse(self.report(to, origin)))
     }
 
+    /// For each peer in turn the round trip of [`Self::link`] from it to `to`, and whether that loses
+    /// nothing; `None` unless the link is up.
+    pub(crate) fn working_links(&self, to: PeerIndex) -> impl Iterator<Item = Option<(u32, bool)>> {
+        self.cells.working(to.usize())
+    }
+
     /// Relay capacity that `origin` has left, in kbit/s; zero when nothing is known of it.
     pub fn spare_relay_kbit(&self, origin: PeerIndex) -> u32 {
         self.origins

@@ -121,6 +121,11 @@ pub(super) struct FlapTable {
 impl FlapTable {
     const MAX: usize = 16;
 
+    /// The paths that are remembered.
+    pub(super) fn paths(&self) -> impl Iterator<Item = Path> {
+        self.flaps.iter().map(|flap| flap.path)
+    }
+
     /// The path in use failed. One outage counts once, whoever tells of it.
     pub(super) fn failed(&mut self, now: Instant, config: &FlapConfig, path: Path) {
         self.flaps.retain(|flap| now - flap.failed_at < config.forget);

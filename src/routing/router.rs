@@ -4,12 +4,14 @@ mod answers;
 mod candidates;
 mod demands;
 mod pace;
+mod promising;
 mod recompute;
 mod stale;
 
 use std::time::Duration;
 
 use self::candidates::Hop;
+use self::promising::Sketch;
 use self::stale::{HOP, NEWS, PATHS, Stale, URGENT};
 use super::cost::CostConfig;
 use super::database::{Advertisement, Applied, LinkStateDatabase};
@@ -144,6 +146,10 @@ pub struct Router {
     restricted_scratch: Vec<Candidate>,
     /// The direct link to use towards each peer, as it was when paths were last chosen.
     hops: Vec<Hop>,
+    sketch: Sketch,
+    /// Every candidate is looked at closely.
+    #[cfg(test)]
+    weighs_all: bool,
     /// What paths were found to carry, in kbit/s.
     capacities: Vec<((PeerIndex, Path), u32)>,
 }
@@ -186,6 +192,9 @@ impl Router {
             scratch,
             restricted_scratch: Vec::new(),
             hops: vec![None; ids.len()],
+            sketch: Sketch::default(),
+            #[cfg(test)]
+            weighs_all: false,
             capacities: Vec::new(),
         }
     }

@@ -151,7 +151,7 @@ impl Router {
         let metric = self.demands.get(demand.usize())?.metric;
         if metric != Metric::App {
             let mut only = [self.gather_one(peer.usize(), path)?];
-            self.weigh(now, peer.usize(), metric, &mut only);
+            self.weigh(now, peer.usize(), metric, self.most_spare(&only), &mut only);
             return Some(only[0].cost);
         }
         // Whether their values count depends on all candidates.
@@ -174,7 +174,8 @@ impl Router {
         let hops: Vec<Hop> = self.hops().collect();
         self.gather_relayed(index, &hops, &mut candidates);
         self.restrict(demand.usize(), &mut candidates);
-        let metric = self.weigh(now, index, spec.metric, &mut candidates);
+        let most = self.most_spare(&candidates);
+        let metric = self.weigh(now, index, spec.metric, most, &mut candidates);
         let rules = self.rules(metric);
         Some(Explanation {
             peer,

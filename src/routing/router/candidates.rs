@@ -78,7 +78,7 @@ impl Router {
         }
     }
 
-    fn through(
+    pub(super) fn through(
         &self,
         index: usize,
         via: PeerIndex,
@@ -151,12 +151,14 @@ impl Router {
     }
 
     /// Costs, ranks and back-offs under one metric. Returns the metric that was used: without any
-    /// value from an application, latency decides.
+    /// value from an application, latency decides. `most` is what [`Self::most_spare`] says of all
+    /// candidates.
     pub(super) fn weigh(
         &self,
         now: Instant,
         index: usize,
         metric: Metric,
+        most: u32,
         candidates: &mut [Candidate],
     ) -> Metric {
         let state = &self.peers[index];
@@ -186,7 +188,7 @@ impl Router {
             }
         }
         let near = if least.is_finite() { self.margin(metric).near(least) } else { 0.0 };
-        let most = self.most_spare(candidates);
+        let most = f64::from(most.max(1));
         for candidate in &mut *candidates {
             // Nobody looks at the rank of those that are never chosen.
             let relay = candidate.path.relay().filter(|_| may_ever_serve(candidate.standing));
@@ -213,11 +215,11 @@ impl Router {
     }
 
     /// What the relay can bear that can bear most of those that may be chosen, in kbit/s.
-    fn most_spare(&self, candidates: &[Candidate]) -> f64 {
+    pub(super) fn most_spare(&self, candidates: &[Candidate]) -> u32 {
         let eligible = candidates.iter().filter(|c| c.standing == Standing::Eligible);
         let spare =
             eligible.filter_map(|c| c.path.relay()).map(|r| self.database.spare_relay_kbit(r));
-        f64::from(spare.max().unwrap_or(1).max(1))
+        spare.max().unwrap_or(0)
     }
 
     /// Notes the values of applications, if they are asked for and any usable path has one.

@@ -1,11 +1,12 @@
-//! Choosing only what something concerns comes to the same as choosing everything.
+//! Choosing only what something concerns, among those that can matter, comes to the same as choosing
+//! everything among all.
 
 use super::*;
 use crate::id::UplinkIndex;
 use crate::metric::{Liveness, Loss};
 use crate::rng::Rng;
 
-const PEERS: u16 = 6;
+const PEERS: u16 = 12;
 const ME: NodeId = NodeId(99);
 
 const fn link(number: u8) -> LinkId {
@@ -49,9 +50,11 @@ fn advertise(router: &mut Router, now: Instant, seq: u32, rng: &mut Rng) {
     let spare_relay_kbit = [0, 500, 2000, 2000, 2000, u32::MAX][rng.below(6) as usize];
     let (part, parts, delta) = (0, 1, false);
     let part = Advertisement { epoch: 1, seq, part, parts, delta, spare_relay_kbit };
-    let ids = [id(0), id(1), id(2), id(3), id(4), id(5), ME];
-    let entry = |_| (ids[rng.below(7) as usize], report(rng));
-    let entries: Vec<_> = (0..4).map(entry).collect();
+    let mut entry = |_| {
+        let other = rng.below(u32::from(PEERS) + 1) as u16;
+        (if other == PEERS { ME } else { id(other) }, report(rng))
+    };
+    let entries: Vec<_> = (0..8).map(&mut entry).collect();
     router.apply(now, origin, &part, entries);
 }
 
@@ -64,7 +67,7 @@ fn act(router: &mut Router, now: Instant, seq: u32, rng: &mut Rng) {
             router.update_direct(now, peer, link, Some(report(rng)));
         }
         35..=49 => {
-            let via = PeerIndex((peer.0 + 1 + rng.below(5) as u16) % PEERS);
+            let via = PeerIndex((peer.0 + 1 + rng.below(u32::from(PEERS) - 1) as u16) % PEERS);
             let report = Some(report(rng)).filter(|_| rng.chance(0.7));
             router.update_relayed(now, peer, via, report);
         }
@@ -115,6 +118,7 @@ fn to_choose_what_is_stale_is_to_choose_all() {
         let config = RouterConfig { advertisement_expiry, ..RouterConfig::default() };
         let router = Router::new(config, ME, peers, 7);
         let mut routers = [router.clone(), router];
+        routers[1].weighs_all = true;
         let mut now = Instant::from_micros(10_000_000);
         for seq in 1..600 {
             let pause = match rng.below(40) {

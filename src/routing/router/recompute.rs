@@ -65,6 +65,10 @@ impl Router {
             }
         }
         let hops = std::mem::take(&mut self.hops);
+        self.sketch.begin(&hops, |relay| {
+            let spare = || self.database.spare_relay_kbit(PeerIndex(relay as u16));
+            self.peers[relay].info.may_relay.then(spare)
+        });
         for index in 0..self.peers.len() {
             let peer = PeerIndex(index as u16);
             let due = if all { URGENT | PATHS } else { URGENT };
@@ -100,7 +104,7 @@ impl Router {
         let mut candidates = std::mem::take(&mut self.scratch);
         candidates.clear();
         self.gather_direct(index, &mut candidates);
-        self.weigh(now, index, Metric::Latency, &mut candidates);
+        self.weigh(now, index, Metric::Latency, 0, &mut candidates);
         let rules = self.rules(Metric::Latency);
         let state = &mut self.peers[index];
         let change = state.hop.decide(now, &rules, &candidates, shares_uplink);
@@ -149,7 +153,12 @@ impl Router {
         let mut candidates = std::mem::take(&mut self.scratch);
         candidates.clear();
         self.gather_direct(index, &mut candidates);
-        self.gather_relayed(index, hops, &mut candidates);
+        let mut sketch = std::mem::take(&mut self.sketch);
+        let all_spare = self.gather_promising(index, hops, &mut sketch, &mut candidates);
+        self.sketch = sketch;
+        if all_spare.is_none() {
+            self.gather_relayed(index, hops, &mut candidates);
+        }
         if !self.peers[index].flaps.is_empty() {
             for candidate in &candidates {
                 let state = candidates::observed(candidate);
@@ -158,7 +167,8 @@ impl Router {
         }
         let mut outcome = Outcome::default();
         for demand in 0..self.demands.len() {
-            let one = self.decide_demand(now, (index, demand), hops, &mut candidates, events);
+            let place = (index, demand);
+            let one = self.decide_demand(now, place, hops, all_spare, &mut candidates, events);
             outcome = outcome.and(one);
         }
         let peer = PeerIndex(index as u16);
@@ -181,12 +191,14 @@ impl Router {
         self.stale.mark_at(peer, flaps.next_change(now, &self.config.flap));
     }
 
-    /// Decides on the paths of one demand, given all candidates.
+    /// Decides on the paths of one demand, given all candidates, or those that matter and what the
+    /// best of all relays can bear.
     fn decide_demand(
         &mut self,
         now: Instant,
         (index, demand): (usize, usize),
         hops: &[Hop],
+        all_spare: Option<u32>,
         all: &mut [Candidate],
         events: &mut Vec<RouteEvent>,
     ) -> Outcome {
@@ -200,7 +212,8 @@ impl Router {
         } else {
             all
         };
-        let metric = self.weigh(now, index, self.demands[demand].metric, candidates);
+        let most = all_spare.unwrap_or_else(|| self.most_spare(candidates));
+        let metric = self.weigh(now, index, self.demands[demand].metric, most, candidates);
         let rules = self.rules(metric);
         let mut selection = self.peers[index].selections[demand];
         let before = selection;
