@@ -9,7 +9,7 @@
 use std::thread::sleep;
 
 use anyhow::{Result, ensure};
-use netns_tests::lab::{Lab, Scenario, Topology, wait_until};
+use netns_tests::lab::{Lab, Scenario, Site, Topology, wait_until};
 
 use crate::common::{
     MS, OUTAGE_LIMIT_MS, SECOND, expect_gap_below, sites, start, ticks_across, watch_plaintext,
@@ -22,6 +22,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::new("relay::handshake_through_relay", handshake_through_relay),
     Scenario::new("relay::relay_lost_too", relay_lost_too),
     Scenario::new("relay::bad_direct_path", bad_direct_path),
+    Scenario::new("relay::relay_bears_little", relay_bears_little),
     Scenario::new("relay::relay_sees_ciphertext", relay_sees_ciphertext),
 ];
 
@@ -34,8 +35,11 @@ fn three() -> Topology {
 }
 
 fn four() -> Topology {
-    sites(&["mit", "utah", "aros", "cable"])
-        .link("mit", "aros", "{delay: 8ms}")
+    joined(sites(&["mit", "utah", "aros", "cable"]))
+}
+
+fn joined(four: Topology) -> Topology {
+    four.link("mit", "aros", "{delay: 8ms}")
         .link("aros", "utah", "{delay: 8ms}")
         .link("mit", "cable", "{delay: 15ms}")
         .link("cable", "utah", "{delay: 15ms}")
@@ -128,6 +132,21 @@ fn bad_direct_path() -> Result<()> {
         ensure!(ping.received >= 19 && ping.avg_ms < 120.0, "{ping:?}");
         Ok(())
     })
+}
+
+/// The shorter relay says that it bears less than the hosts send; little goes by it, much does not.
+fn relay_bears_little() -> Result<()> {
+    let aros = Site::new("aros").config("relay: {rate: 1mbit}");
+    let sites = [Site::new("mit"), Site::new("utah"), aros, Site::new("cable")];
+    let mut lab = start(joined(Topology::new(sites).all_links("{delay: 10ms}")))?;
+    let (a, b) = (lab.host("mit", 1)?, lab.host("utah", 1)?);
+    lab.gateway("mit")?.wait_via("utah", None, 10 * SECOND)?;
+    lab.cut("mit", "utah")?;
+    lab.gateway("mit")?.wait_via("utah", Some("aros"), 10 * SECOND)?;
+    // 4 Mbit/s.
+    let ticks = a.start_ticks_with(&b, b.v4, 500, &["--size", "1000"])?;
+    lab.gateway("mit")?.wait_via("utah", Some("cable"), 15 * SECOND)?;
+    ticks.stop().map(|_| ())
 }
 
 /// The relay's kernel and uplink carry nothing that a host sent, in the clear.
