@@ -142,3 +142,28 @@ fn to_choose_what_is_stale_is_to_choose_all() {
         }
     }
 }
+
+#[test]
+fn a_longer_path_without_jitter_is_seen_beside_shorter_ones_with_it() {
+    let peers = (0..4).map(|index| PeerInfo { id: id(index), may_relay: true }).collect();
+    let mut router = Router::new(RouterConfig::default(), ME, peers, 7);
+    let measured = |ms: u32, jitter_ms: u32| LinkReport {
+        latency_us: ms * 1_000,
+        jitter_us: jitter_ms * 1_000,
+        loss: Loss::NONE,
+        state: Liveness::Up,
+    };
+    let (to, now) = (PeerIndex(0), Instant::from_micros(10_000_000));
+    router.update_direct(now, to, link(0), Some(measured(100, 0)));
+    router.recompute(now, &mut Vec::new());
+    assert_eq!(router.path(to, Metric::Latency), Some(Path::Direct(link(0))));
+    for (relay, first, jitter, second) in [(1, 20, 60, 30), (2, 20, 60, 31), (3, 40, 0, 30)] {
+        let (epoch, seq, part, parts, delta) = (1, 1, 0, 1, false);
+        let spare_relay_kbit = u32::MAX;
+        let head = Advertisement { epoch, seq, part, parts, delta, spare_relay_kbit };
+        router.update_direct(now, PeerIndex(relay), link(0), Some(measured(first, jitter)));
+        router.apply(now, PeerIndex(relay), &head, [(id(0), measured(second, 0))]);
+    }
+    router.recompute(now + Duration::from_secs(2), &mut Vec::new());
+    assert_eq!(router.path(to, Metric::Latency), Some(Path::Via(PeerIndex(3))));
+}

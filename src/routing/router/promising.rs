@@ -37,6 +37,8 @@ impl First {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sketch {
     first: Vec<First>,
+    /// Some of them has jitter.
+    jitter: bool,
     /// The round trip through each relay, or [`CLOSED`], [`SHORT`] or [`KEPT`].
     times: Vec<u32>,
 }
@@ -54,6 +56,7 @@ type Shortest = [u32; 2];
 impl Sketch {
     /// A round begins. `spare` says what a relay has left for us, in kbit/s, if it may serve us.
     pub(super) fn begin(&mut self, hops: &[Hop], spare: impl Fn(usize) -> Option<u32>) {
+        self.jitter = hops.iter().flatten().any(|hop| hop.1.jitter_us > 0);
         self.first.clear();
         self.first.extend(hops.iter().enumerate().map(|(relay, hop)| match hop {
             Some((link, report)) if report.state == Liveness::Up => First {
@@ -87,7 +90,8 @@ impl Router {
         // What is second to few, or to none, may be anything that works at all. Beyond that there is
         // the direct link, working or not.
         let few = !shortest.iter().any(|times| times[1] < KEPT);
-        let limits = shortest.map(|times| if few { SHORT } else { self.limit(times) });
+        let present = if sketch.jitter { self.present(index) } else { 0 };
+        let limits = shortest.map(|times| if few { SHORT } else { self.limit(times).max(present) });
         let measured = &self.peers[index].relayed;
         let begin = candidates.len();
         let firsts = sketch.times.iter().zip(&sketch.first);
@@ -187,5 +191,18 @@ impl Router {
         let near = f64::from(best.max(1)) * margins.into_iter().fold(0.0, f64::max) / 2.0;
         // A thousandth more, and two, for rounding.
         second.saturating_add((near * 1.001) as u32).saturating_add(2).min(KEPT)
+    }
+
+    /// The present path is left for one that takes less time by more than its jitter: that may be
+    /// another than the shortest, but none that is longer than the present one.
+    fn present(&self, index: usize) -> u32 {
+        let by_time = |metric| matches!(metric, Metric::Latency | Metric::App);
+        let all = self.peers[index].selections.iter().zip(&self.demands);
+        let chosen = all.filter(|(_, demand)| by_time(demand.metric)).filter_map(|(s, _)| s.chosen);
+        let reports = chosen.filter_map(|path| self.gather_one(index, path)).map(|c| c.report);
+        let costs = reports.map(|report| self.config.cost.cost(Metric::Latency, &report));
+        let near = self.margin(Metric::Latency).relative / 2.0;
+        let longest = costs.fold(0.0, f64::max) * (1.0 + near);
+        ((longest * 1.001) as u32).saturating_add(2).min(KEPT)
     }
 }
