@@ -9,7 +9,8 @@ use std::time::Duration;
 use rongate::id::PeerIndex;
 use rongate::metric::Metric;
 use rongate::node::FaultKind;
-use rongate::sim::{LinkModel, Mesh, Simulator};
+use rongate::path::Path;
+use rongate::sim::{LinkModel, Mesh, RelayFault, Simulator};
 
 /// IPv4 and UDP headers of a datagram.
 const HEADERS: u64 = 28;
@@ -113,6 +114,38 @@ fn many_deaf_links_stay_within_the_budget() {
     let known = faults.iter().filter(|fault| fault.kind != FaultKind::Both).count();
     assert_eq!(known, faults.len(), "each end knows the direction");
     assert!(all_reach_all(&simulator));
+}
+
+/// The shortest way to everybody leads through a relay that says so, and passes nothing on: it is
+/// asked whether it does now, but no more often than when it did.
+#[test]
+fn a_relay_that_passes_nothing_costs_no_more_than_one_that_does() {
+    const SITES: u8 = 10;
+    const RELAY: u8 = SITES - 1;
+    let mut simulator = mesh(SITES);
+    for site in 0..RELAY {
+        let [a, b] = [site, RELAY].map(|site| Mesh::underlay(site, 0));
+        simulator.network.set_both(a, b, |link| link.delay = Duration::from_millis(1));
+    }
+    simulator.run_for(Duration::from_secs(60));
+    let all_relayed = |simulator: &Simulator| {
+        let node = simulator.node(0).unwrap();
+        let others = (0..u16::from(RELAY) - 1).map(PeerIndex);
+        let paths: Vec<_> = others.map(|peer| node.path(peer, Metric::Latency)).collect();
+        paths.iter().all(|path| matches!(path, Some(Path::Via(_))))
+    };
+    assert!(all_relayed(&simulator));
+    let (before, _) = cost(&mut simulator, "all through one", Duration::from_secs(130));
+    let fault = RelayFault { loss: 1.0, ..RelayFault::default() };
+    simulator.set_relay_fault(RELAY.into(), fault);
+    simulator.run_for(Duration::from_secs(120));
+    let (after, _) = cost(&mut simulator, "which passes nothing", Duration::from_secs(130));
+    assert!(!all_relayed(&simulator) && all_reach_all(&simulator));
+    assert!(after <= before * 1.25, "{before} {after}");
+    // Once it does, it is found out without any packet that tries.
+    simulator.set_relay_fault(RELAY.into(), RelayFault::default());
+    simulator.run_for(Duration::from_secs(60));
+    assert!(all_relayed(&simulator));
 }
 
 #[test]

@@ -95,6 +95,9 @@ pub(super) fn path_state(
         routable: false,
         wanted: false,
         wanted_until: now + RELAYED_LINGER,
+        belied: false,
+        // The first probe is due anyway.
+        relay_works: true,
         received: Default::default(),
         reported: Default::default(),
         outstanding: Outstanding::new(),

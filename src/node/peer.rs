@@ -38,6 +38,10 @@ pub(crate) struct PathState {
     pub(crate) wanted: bool,
     /// Else it is forgotten then, unless it is used.
     pub(crate) wanted_until: Instant,
+    /// Nothing wants it any more, but it would be taken for what its two links are said to be like.
+    pub(crate) belied: bool,
+    /// Both links of this relayed path were said to work when last looked at.
+    pub(crate) relay_works: bool,
     /// What had arrived when loss was last worked out.
     pub(crate) received: ReceiveStats,
     /// What the peer reports of our traffic.

@@ -89,24 +89,28 @@ impl Node {
             let path = Path::Via(relay);
             if let Some(state) = self.peers.aside(peer.usize()).state_mut(path) {
                 state.wanted = true;
+                state.belied = false;
             }
         }
         self.relays_scratch = relays;
-        self.doubt_failed_relays(now, peer);
         self.check_contradicted(now, peer);
     }
 
-    /// Only its own answers make a path that is used bad; but when its relay says that it is, they
-    /// are asked for at once.
+    /// Only its own answers make a path that is used bad, and bring back one that failed. They are asked
+    /// for at once when its relay begins to say otherwise, but only then: a relay may say for ever that
+    /// it works.
     fn check_contradicted(&mut self, now: Instant, peer: PeerIndex) {
         for at in 0..self.peers[peer.usize()].paths.len() {
             let Path::Via(relay) = self.peers[peer.usize()].paths[at].path else { continue };
             let works = self.relay_works(relay, peer);
             let state = &mut self.peers.aside(peer.usize()).paths[at];
+            let mended = !std::mem::replace(&mut state.relay_works, works) && works;
+            let hopeful = mended && state.prober.state() == Liveness::Down;
             let contradicted = !works && state.prober.state() == Liveness::Up;
-            if std::mem::replace(&mut state.contradicted, contradicted) != contradicted {
+            let changed = std::mem::replace(&mut state.contradicted, contradicted) != contradicted;
+            if hopeful || changed {
                 let state = &mut self.peers[peer.usize()].paths[at];
-                if contradicted {
+                if hopeful || contradicted {
                     state.prober.probe_soon(now);
                 }
             }
@@ -137,11 +141,18 @@ impl Node {
     pub(super) fn forget_unwanted(&mut self, now: Instant, peer: PeerIndex) {
         let (router, policy) = (&mut self.router, &self.policy);
         let matters = |demand| demand == Metric::Latency.into() || policy.asks_for(demand);
+        let paths = &mut self.peers[peer.usize()].paths;
         let mut belied = 0;
-        self.peers[peer.usize()].paths.retain_mut(|state| match state.path {
+        for state in &mut *paths {
+            state.belied &= !lingers(now, state);
+            belied += usize::from(state.belied);
+        }
+        paths.retain_mut(|state| match state.path {
             Path::Via(relay) if is_forgotten(now, state) => {
+                belied -= usize::from(std::mem::take(&mut state.belied));
                 if belied < BELIED_MAX && router.is_belied(peer, relay, matters) {
                     belied += 1;
+                    state.belied = true;
                     state.wanted_until = now + RELAYED_LINGER;
                     return true;
                 }
@@ -150,21 +161,8 @@ impl Node {
             }
             Path::Via(_) | Path::Direct(_) => true,
         });
-        let paths = &mut self.peers[peer.usize()].paths;
         if paths.len() < paths.capacity() {
             paths.shrink_to_fit();
-        }
-    }
-
-    /// A relayed path that failed is asked again as soon as both its links are said to work: only
-    /// its own answers, not what others advertise, bring it back.
-    fn doubt_failed_relays(&mut self, now: Instant, peer: PeerIndex) {
-        for at in 0..self.peers[peer.usize()].paths.len() {
-            let state = &self.peers[peer.usize()].paths[at];
-            let Path::Via(relay) = state.path else { continue };
-            if state.prober.state() == Liveness::Down && self.relay_works(relay, peer) {
-                self.peers[peer.usize()].paths[at].prober.probe_soon(now);
-            }
         }
     }
 
@@ -275,8 +273,12 @@ impl Node {
 
 /// True for a relayed path that nothing has wanted or used for a while.
 fn is_forgotten(now: Instant, state: &PathState) -> bool {
-    let lingers = state.used_at.is_some_and(|at| now - at < RELAYED_LINGER);
-    !state.wanted && now >= state.wanted_until && !lingers
+    !state.wanted && now >= state.wanted_until && !lingers(now, state)
+}
+
+/// True for a path that was used not long ago.
+fn lingers(now: Instant, state: &PathState) -> bool {
+    state.used_at.is_some_and(|at| now - at < RELAYED_LINGER)
 }
 
 /// What probing a path costs at the pace of paths in use, in probes of a direct one: a relayed probe
@@ -303,3 +305,6 @@ const fn pace(state: &PathState, favoured: bool) -> u32 {
 const fn slow_weight(state: &PathState, favoured: bool) -> usize {
     fast_weight(state.path) / pace(state, favoured) as usize
 }
+
+#[cfg(test)]
+mod tests;

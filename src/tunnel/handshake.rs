@@ -51,8 +51,11 @@ impl Tunnels {
         state.asked = false;
         state.attempt = state.attempt.max(1);
         state.schedule_retry(now, &mut self.rng);
-        let retry_at = state.retry_at;
         let suite = self.suites.proposal(state.attempt - 1);
+        // Whether or not this attempt comes to anything.
+        if let Some(at) = state.retry_at {
+            self.expect(peer, at, "initiate");
+        }
         let index = self.indices.allocate(&mut self.rng, peer).ok_or(DropReason::NoTunnel)?;
         let header = InitHeader { suite: suite as u8, version: VERSION, sender_index: index };
         let mut message = [0; INIT_LEN];
@@ -67,6 +70,7 @@ impl Tunnels {
             preshared_key: self.preshared_key.as_ref(),
             init_header: &header.emit(),
         };
+        let state = &mut self.peers[peer.usize()];
         let noise = setup.initiator(&mut self.rng, &state.public).and_then(|mut noise| {
             noise.write_message(&payload, &mut message[INIT_NOISE]).ok()?;
             Some(Box::new(noise))
@@ -86,9 +90,6 @@ impl Tunnels {
             with_cookie: cookie.is_some(),
         });
         out.extend_from_slice(&message);
-        if let Some(at) = retry_at {
-            self.expect(peer, at, "initiate");
-        }
         Ok(())
     }
 

@@ -242,3 +242,19 @@ fn a_forgotten_tunnel_is_gone_and_asked_for_again_after_a_pause() {
     pair.advance(ms(1));
     assert_eq!(drain(&mut pair.a), [TunnelEvent::WantInitiate(P)]);
 }
+
+#[test]
+fn an_initiation_that_cannot_be_made_is_tried_again_when_it_is_due() {
+    let mut pair = Pair::new();
+    pair.a.handle_timeout(pair.now);
+    drain(&mut pair.a);
+    let rng = &mut Rng::new([1; 32]);
+    while pair.a.indices.allocate(rng, P).is_some() {}
+    // Chance decides how soon each time.
+    for attempt in 0..20 {
+        let made = pair.a.initiate(pair.now, wall(pair.now), P, &mut Vec::new());
+        assert_eq!(made, Err(DropReason::NoTunnel));
+        let due = pair.a.poll_timeout().map(|(at, _)| at);
+        assert!(due <= pair.a.peers[0].retry_at, "{attempt}: {due:?}");
+    }
+}
