@@ -150,7 +150,7 @@ impl Node {
         paths.retain_mut(|state| match state.path {
             Path::Via(relay) if is_forgotten(now, state) => {
                 belied -= usize::from(std::mem::take(&mut state.belied));
-                if belied < BELIED_MAX && router.is_belied(peer, relay, matters) {
+                if belied < BELIED_MAX && router.is_belied(now, peer, relay, matters) {
                     belied += 1;
                     state.belied = true;
                     state.wanted_until = now + RELAYED_LINGER;

@@ -20,6 +20,11 @@ impl Rules {
         let doubt = rival.doubt + current.doubt / 2.0;
         self.margin.beaten(current.rank, rival.rank) && current.rank - rival.rank >= doubt
     }
+
+    /// True when `rival` would be moved to from `current`, but for hold-down and back-off.
+    pub(super) fn may_move(&self, current: &Candidate, rival: &Candidate) -> bool {
+        rival.standing == Standing::Eligible && self.is_better(current, rival)
+    }
 }
 
 /// The path that is decided on, and the one that is used at the moment.

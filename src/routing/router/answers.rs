@@ -3,7 +3,7 @@
 
 use super::{Hop, PATHS, Router, put};
 use crate::id::PeerIndex;
-use crate::metric::{LinkReport, Liveness, Metric};
+use crate::metric::Metric;
 use crate::path::Path;
 use crate::routing::demand::Demand;
 use crate::routing::explain::Explanation;
@@ -59,29 +59,39 @@ impl Router {
         }
     }
 
-    /// The path to `peer` through `relay` is measured, and found to be worse than its two links are
-    /// said to be, so that it would be taken under a demand that matters if it were not measured.
+    /// The path to `peer` through `relay` is measured, and would be moved to under a demand that
+    /// matters if it were not: it does worse than its two links are said to, or its round trips
+    /// differ too much.
     pub fn is_belied(
         &self,
+        now: Instant,
         peer: PeerIndex,
         relay: PeerIndex,
         matters: impl Fn(Demand) -> bool,
     ) -> bool {
-        let Some(state) = self.peers.get(peer.usize()) else { return false };
-        let measured = state.relayed.iter().find(|entry| entry.0 == relay).map(|entry| entry.1.0);
-        let promised = self.promised(peer, relay).filter(|said| said.state == Liveness::Up);
-        let Some((measured, promised)) = measured.zip(promised) else { return false };
+        let index = peer.usize();
+        let Some(state) = self.peers.get(index) else { return false };
+        let measured = state.relayed.iter().find(|entry| entry.0 == relay);
+        let Some(&(_, (measured, _))) = measured.filter(|_| relay.usize() < self.peers.len())
+        else {
+            return false;
+        };
+        let hop = self.hop(relay.usize());
         let numbered = (0..).map(Demand).zip(self.demands.iter().zip(&state.selections));
-        numbered.filter(|(demand, _)| matters(*demand)).any(|(_, (spec, selection))| {
+        numbered.filter(|(demand, _)| matters(*demand)).any(|(demand, (spec, selection))| {
             let chosen = selection.chosen.filter(|path| path.relay() != Some(relay));
-            let chosen = chosen.and_then(|path| self.gather_one(peer.usize(), path));
-            let cost = |report: &LinkReport| self.config.cost.cost(spec.metric, report);
-            chosen.is_some_and(|chosen| {
-                let (margin, least) = (self.margin(spec.metric), cost(&chosen.report));
-                let works = measured.state == Liveness::Up;
-                let keeps = works && margin.beaten(least, cost(&measured));
-                !keeps && margin.beaten(least + margin.near(least), cost(&promised))
-            })
+            let Some(chosen) = chosen.and_then(|path| self.gather_one(index, path)) else {
+                return false;
+            };
+            let [known, said] =
+                [Some(measured), None].map(|report| self.through(index, relay, hop, report));
+            let mut all = [chosen, known, said];
+            self.restrict(demand.usize(), &mut all);
+            let rules =
+                self.rules(self.weigh(now, index, spec.metric, self.most_spare(&all), &mut all));
+            let [chosen, known, said] = &all;
+            let moves_to = |c| rules.may_move(chosen, c);
+            moves_to(said) && !moves_to(known)
         })
     }
 

@@ -127,3 +127,35 @@ fn a_relay_that_is_only_just_measured_is_no_better_than_its_links() {
     bench.recompute(7_000);
     assert_eq!(bench.path(0), via(1));
 }
+
+#[test]
+fn a_measurement_is_needed_while_it_alone_keeps_from_moving() {
+    let jitter = LinkReport { jitter_us: 60_000, ..up(20) };
+    for measured in [up(50), jitter, report(20, 0.3, Liveness::Up)] {
+        let mut bench = Bench::triangle(50, 40);
+        bench.router.update_relayed(at(100), peer(0), peer(1), Some(measured));
+        let asked = |bench: &mut Bench, ms, said| {
+            bench.advertise(ms, 1, &[(0, up(said))]);
+            bench.recompute(ms);
+            assert_eq!(bench.path(0), DIRECT, "{measured:?}");
+            bench
+                .router
+                .is_belied(at(ms), peer(0), peer(1), |demand| demand == Metric::Latency.into())
+        };
+        assert!(asked(&mut bench, 100, 10), "{measured:?}");
+        assert!(!asked(&mut bench, 200, 40), "its links are no better");
+        assert!(asked(&mut bench, 300, 10), "{measured:?}");
+        bench.router.set_may_relay(at(300), peer(1), false);
+        assert!(!asked(&mut bench, 400, 10), "it is never taken");
+    }
+    let mut bench = Bench::triangle(50, 40);
+    bench.router.update_relayed(at(100), peer(0), peer(1), Some(up(50)));
+    let (part, parts, delta) = (0, 1, false);
+    for (seq, spare_relay_kbit) in [(1, u32::MAX), (2, 0)] {
+        let part = Advertisement { epoch: 2, seq, part, parts, delta, spare_relay_kbit };
+        bench.router.apply(at(100), peer(1), &part, [(id(0), up(10))]);
+        bench.recompute(100);
+        let belied = bench.router.is_belied(at(100), peer(0), peer(1), |_| true);
+        assert_eq!(belied, spare_relay_kbit > 0, "one that is full is not taken either");
+    }
+}
