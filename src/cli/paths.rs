@@ -82,7 +82,7 @@ fn candidates_of(status: &Status) -> String {
 /// A line for each way to a peer.
 pub(super) fn candidates(metric: &str, candidates: &[CandidateStatus]) -> String {
     let mut table = Table::new(&[
-        "VIA", "STATE", ">METRIC", ">RTT ms", ">LOSS", ">SAMPLES", ">Mbit/s", "STANDING",
+        "VIA", "STATE", ">METRIC", ">RTT ms", ">JITTER", ">LOSS", ">SAMPLES", ">Mbit/s", "STANDING",
     ]);
     for candidate in candidates {
         table.row([
@@ -90,6 +90,7 @@ pub(super) fn candidates(metric: &str, candidates: &[CandidateStatus]) -> String
             link_state(candidate.state).to_owned(),
             value(metric, candidate.metric),
             figure(candidate.rtt_ms, 1),
+            figure(candidate.jitter_ms, 1),
             percent(candidate.loss),
             candidate.samples.map_or_else(|| "-".to_owned(), count),
             figure(candidate.capacity_mbit, 1),
@@ -115,10 +116,10 @@ mod tests {
         let direct =
             CandidateStatus { state: LinkState::Up, metric: Some(3.0), ..Default::default() };
         let shown = candidates("latency", &[direct]);
-        let head = "VIA     STATE  METRIC  RTT ms  LOSS  SAMPLES  Mbit/s  STANDING\n";
+        let head = "VIA     STATE  METRIC  RTT ms  JITTER  LOSS  SAMPLES  Mbit/s  STANDING\n";
         assert_eq!(
             shown,
-            format!("{head}direct  up        3.0       -     -        -       -  in use\n")
+            format!("{head}direct  up        3.0       -       -     -        -       -  in use\n")
         );
     }
 }

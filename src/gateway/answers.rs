@@ -47,7 +47,7 @@ pub(super) fn answer(
         Request::Status => Answer::Status(Box::new(status(node, now, scene))),
         Request::Flows { limit, offset } => Answer::Flows(flows(node, now, *limit, *offset)),
         Request::Explain { subject } => match explain::explain(node, now, scene, subject) {
-            Ok(explanation) => Answer::Explanation(explanation),
+            Ok(explanation) => Answer::Explanation(Box::new(explanation)),
             Err(why) => Answer::Refused(why),
         },
         Request::Metrics => Answer::AppValues(metric::list(node, now, scene)),

@@ -65,7 +65,7 @@ pub(super) enum Answer {
     /// To [`Request::NatDelete`].
     NatMapping(NatMappingStatus),
     /// To [`Request::Explain`].
-    Explanation(Explanation),
+    Explanation(Box<Explanation>),
     /// To [`Request::SetMetric`] and [`Request::Metrics`].
     AppValues(AppValueList),
     /// Why not, in one sentence.

@@ -323,6 +323,10 @@ pub struct CandidateStatus {
     /// Round-trip time in milliseconds.
     #[serde(default)]
     pub rtt_ms: Option<f64>,
+    /// Mean deviation of the round-trip time in milliseconds, as far as we measured them. By latency, a
+    /// challenger must be better also by all of its own and half of that of the path in use.
+    #[serde(default)]
+    pub jitter_ms: Option<f64>,
     /// Lost fraction, from 0 to 1.
     #[serde(default)]
     pub loss: Option<f64>,

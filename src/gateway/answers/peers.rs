@@ -116,6 +116,8 @@ pub(super) fn candidates(
         }),
         uplink: uplink_name(scene, candidate.path),
         rtt_ms: known_ms(candidate.report.latency_us),
+        jitter_ms: known_ms(candidate.report.latency_us)
+            .map(|_| f64::from(candidate.report.jitter_us) / 1e3),
         loss: known_ms(candidate.report.latency_us).map(|_| candidate.report.loss.fraction()),
         samples: node.samples(explanation.peer, candidate.path),
         rank: Some(candidate.rank).filter(|rank| rank.is_finite()),

@@ -4,6 +4,7 @@ use super::Scene;
 use crate::flow::{Class, ExitPoint};
 use crate::gateway::status::{RegretStatus, RoutingStatus};
 use crate::id::PeerIndex;
+use crate::metric::Metric;
 use crate::node::Node;
 use crate::path::Path;
 use crate::routing;
@@ -49,11 +50,14 @@ pub(super) fn routing_status(
     now: Instant,
     routing: &routing::Explanation,
 ) -> RoutingStatus {
+    let decided = routing.candidates.iter().find(|c| Some(c.path) == routing.chosen);
+    let jitter = decided.filter(|_| routing.metric == Metric::Latency).map(|c| c.report.jitter_us);
     let name = |path: Path| path.relay().map_or("direct", |relay| node.peer_name(relay)).to_owned();
     RoutingStatus {
         metric: routing.metric.name().to_owned(),
         margin_relative: routing.margin.relative,
         margin_absolute: routing.margin.absolute,
+        jitter_ms: jitter.map(|us| f64::from(us) / 1e3),
         hold_down_s: routing.hold_down.as_secs_f64(),
         hold_down_left_s: routing.hold_down_until.map(|until| (until - now).as_secs_f64()),
         switches: routing.switches,
@@ -74,6 +78,9 @@ pub(super) fn next_switch(status: &RoutingStatus) -> String {
     } else if status.margin_absolute > 0.0 {
         text += &format!(" and {}", status.margin_absolute);
     }
+    if let Some(jitter) = status.jitter_ms {
+        text += &format!(", and by its own jitter and half of the {jitter:.1} ms of this one");
+    }
     if let Some(left) = status.hold_down_left_s {
         text += &format!(", not in the next {left:.1} s unless the path fails");
     }
@@ -92,4 +99,26 @@ pub(super) fn in_words(regret: &RegretStatus) -> String {
         mean(regret.lost_ms),
         regret.losses_avoided
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_jitter_asks_of_a_challenger_is_said() {
+        let mut status = RoutingStatus {
+            metric: "latency".to_owned(),
+            margin_relative: 0.1,
+            margin_absolute: 2_000.0,
+            jitter_ms: Some(6.5),
+            hold_down_left_s: Some(1.5),
+            ..RoutingStatus::default()
+        };
+        let said = "to what is better by 10 % and 2.0 ms, and by its own jitter and half of the \
+                    6.5 ms of this one, not in the next 1.5 s unless the path fails";
+        assert_eq!(next_switch(&status), said);
+        (status.jitter_ms, status.hold_down_left_s) = (None, None);
+        assert_eq!(next_switch(&status), "to what is better by 10 % and 2.0 ms");
+    }
 }

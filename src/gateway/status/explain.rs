@@ -45,6 +45,10 @@ pub struct RoutingStatus {
     pub margin_relative: f64,
     /// ... and by this much.
     pub margin_absolute: f64,
+    /// By latency, round trips on the path in use vary by so many milliseconds: a challenger must be
+    /// better also by half of that and by its own `jitter_ms`.
+    #[serde(default)]
+    pub jitter_ms: Option<f64>,
     /// Seconds after a switch without another one, unless the path fails.
     pub hold_down_s: f64,
     /// Of these, seconds left.
