@@ -5,11 +5,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use anyhow::{Context as _, bail, ensure};
 use ipnet::IpNet;
 
 use super::ask::{Answer, ExitChange, Line, ToLoop};
 use super::control::Backend;
-use super::kernel::{HostFacts, KernelSetup, OutsidePair, outside_pairs, plan, uplink_address};
+use super::kernel::{
+    HostFacts, KernelSetup, OutsidePair, missing_command, outside_pairs, plan, uplink_address,
+};
 use super::logging;
 use super::node_config::{self, closed_to_exit};
 use super::status::{ReloadReport, Request};
@@ -54,15 +57,20 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    /// Looks at the host and mends what no longer fits.
-    fn refresh(&mut self) -> anyhow::Result<()> {
-        let config = Arc::clone(&self.config);
+    /// What the plan for the kernel depends on.
+    fn look(&mut self) -> anyhow::Result<HostFacts> {
         // Only the uplinks' routers are of interest, and only where there are several.
-        let facts = if config.uplinks.len() > 1 {
+        Ok(if self.config.uplinks.len() > 1 {
             HostFacts::gather(self.kernel.netlink())?
         } else {
             HostFacts::gather_addresses(self.kernel.netlink())?
-        };
+        })
+    }
+
+    /// Looks at the host and mends what no longer fits.
+    fn refresh(&mut self) -> anyhow::Result<()> {
+        let config = Arc::clone(&self.config);
+        let facts = self.look()?;
         for (index, uplink) in config.uplinks() {
             let wanted = binding(&config, index, &facts);
             if wanted.is_none() || wanted == self.bindings[index.usize()] {
@@ -91,9 +99,32 @@ impl Keeper {
         };
         let networks = lan_networks(&config, &facts);
         let stale = networks != self.lan_networks && config.classes.iter().any(named);
-        if stale && !self.send_policy(&config, &facts) {
-            anyhow::bail!("the event loop is too busy to be told");
+        if stale { self.send_new_policy(&config, &facts) } else { Ok(()) }
+    }
+
+    /// Has the kernel and the loop follow a configuration, or neither of them.
+    fn follow(&mut self, new: &Arc<Config>) -> anyhow::Result<()> {
+        let facts = self.look().context("cannot look at the host")?;
+        let [before, wanted] = [&*self.config, new].map(|config| plan(config, &facts));
+        if before == wanted {
+            return self.send_new_policy(new, &facts);
         }
+        if let Some(why) = missing_command(&wanted) {
+            bail!(why);
+        }
+        // The kernel first: what hosts send may be lost for a moment, and does not go beside the tunnel.
+        let done = self.kernel.apply(&wanted).and_then(|()| self.send_new_policy(new, &facts));
+        if done.is_err()
+            && let Err(error) = self.kernel.apply(&before)
+        {
+            self.stale = true;
+            self.complain(format!("cannot take back what a reload began: {error:#}"));
+        }
+        done
+    }
+
+    fn send_new_policy(&mut self, new: &Arc<Config>, facts: &HostFacts) -> anyhow::Result<()> {
+        ensure!(self.send_policy(new, facts), "the gateway is too busy");
         Ok(())
     }
 
@@ -145,11 +176,9 @@ impl Backend for Keeper {
             let keys = restart.join(", ");
             return Err(format!("nothing was applied: a restart is needed for {keys}"));
         }
-        let facts = HostFacts::gather_addresses(self.kernel.netlink())
-            .map_err(|error| format!("nothing was applied: cannot look at the host: {error:#}"))?;
         let new = Arc::new(new);
-        if !changes.is_empty() && !self.send_policy(&new, &facts) {
-            return Err("nothing was applied: the gateway is too busy".to_owned());
+        if !changes.is_empty() {
+            self.follow(&new).map_err(|error| format!("nothing was applied: {error:#}"))?;
         }
         logging::set_filter(&new.log);
         self.config = new;

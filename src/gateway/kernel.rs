@@ -7,6 +7,7 @@
 //! and only then removes what is no longer wanted, so that there is no gap.
 
 mod apply;
+mod obstacles;
 mod outside;
 mod plan;
 mod rewrite;
@@ -17,8 +18,9 @@ use std::io;
 use crate::io::netlink::{Address, Interface, MAIN_TABLE, Netlink, Route};
 
 pub(crate) use apply::KernelSetup;
+pub(crate) use obstacles::{conflict, missing_command, missing_interface};
 pub(crate) use outside::{OutsidePair, outside_pairs};
-pub(crate) use plan::{KernelPlan, conflict, missing_interface, plan, tun_mtu, uplink_address};
+pub(crate) use plan::{KernelPlan, plan, tun_mtu, uplink_address};
 
 /// What the host looks like, as far as the plan depends on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

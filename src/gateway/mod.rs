@@ -32,7 +32,6 @@ use crate::io::clock::Clock;
 use crate::io::files::StateDir;
 use crate::io::lan_server::LanServer;
 use crate::io::netlink::{Monitor, Netlink};
-use crate::io::nft;
 use crate::io::signals::Signals;
 use crate::io::sysctl;
 use crate::io::tun::Tun;
@@ -254,8 +253,8 @@ fn check(config: &Config, facts: &HostFacts) -> anyhow::Result<KernelPlan> {
         bail!(why);
     }
     let plan = kernel::plan(config, facts);
-    if !plan.nft_body.is_empty() && !nft::is_installed() {
-        bail!("the command `nft` is missing: install nftables");
+    if let Some(why) = kernel::missing_command(&plan) {
+        bail!(why);
     }
     log::debug!("plan for the kernel:\n{plan}");
     Ok(plan)

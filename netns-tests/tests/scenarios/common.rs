@@ -66,6 +66,18 @@ pub(crate) fn watch_plaintext(lab: &Lab, site: &str) -> Result<Vec<Capture>> {
     (0..count).map(|index| Capture::start(netns, &format!("wan{index}"), PLAINTEXT)).collect()
 }
 
+/// Rewrites the configuration file of a site's gateway, which does not follow by itself.
+pub(crate) fn edit_config(
+    lab: &mut Lab,
+    site: &str,
+    change: impl FnOnce(&mut serde_yaml::Value),
+) -> Result<()> {
+    let path = lab.gateway(site)?.config_path();
+    let mut config = serde_yaml::from_str(&std::fs::read_to_string(&path)?)?;
+    change(&mut config);
+    Ok(std::fs::write(path, serde_yaml::to_string(&config)?)?)
+}
+
 /// Everything that the gateway may have changed in a router's kernel.
 pub(crate) fn kernel_state(lab: &Lab, site: &str) -> Result<String> {
     let router = lab.router(site)?;

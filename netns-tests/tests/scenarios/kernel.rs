@@ -13,7 +13,7 @@ use netns_tests::lab::process::run;
 use netns_tests::lab::programs::find_gateway;
 use netns_tests::lab::{Lab, Scenario, Site, Topology, wait_until};
 
-use crate::common::{MS, SECOND, kernel_state, start, wait_ping, watch_plaintext};
+use crate::common::{MS, SECOND, edit_config, kernel_state, start, wait_ping, watch_plaintext};
 
 pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::new("kernel::undone_at_exit", undone_at_exit),
@@ -23,6 +23,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
     Scenario::new("kernel::router_stays_usable", router_stays_usable),
     Scenario::new("kernel::port_forward", port_forward),
     Scenario::new("kernel::hosts_keep_their_default", hosts_keep_their_default),
+    Scenario::new("kernel::reload_takes_the_default_over", reload_takes_the_default_over),
     Scenario::new("kernel::bypass", bypass),
     Scenario::new("kernel::clear_refusals", clear_refusals),
 ];
@@ -170,6 +171,48 @@ fn hosts_keep_their_default() -> Result<()> {
     let state = kernel_state(&lab, "mit")?;
     ensure!(!state.contains("mark_replies") && !state.contains("fwmark"), "{state}");
     forwards_a_port(&lab)
+}
+
+/// A reload that gives hosts a way to the Internet through the overlay takes their default route over
+/// at once, and one that takes it away gives it back.
+fn reload_takes_the_default_over() -> Result<()> {
+    let sites = [
+        Site::new("mit").config("{internet: {via: []}}"),
+        Site::new("utah").config("{egress: {enabled: true}}"),
+    ];
+    let topology = Topology::new(sites).internet(2).all_links("{delay: 10ms}").kernel_routing();
+    let mut lab = start(topology)?;
+    let own = lab.host("mit", 1)?.v4.to_string();
+    ensure!(seen_as(&lab)? == own);
+    reload_exits(&mut lab, "[]")?;
+    let before = kernel_state(&lab, "mit")?;
+    reload_exits(&mut lab, "[utah]")?;
+    let captures = watch_plaintext(&lab, "mit")?;
+    let exit = seen_as(&lab)?;
+    ensure!(exit != own, "the exit does not show: {exit}");
+    captures.into_iter().try_for_each(|capture| capture.expect_nothing().map(|_| ()))?;
+    reload_exits(&mut lab, "[]")?;
+    ensure!(seen_as(&lab)? == own);
+    let after = kernel_state(&lab, "mit")?;
+    ensure!(after == before, "left behind:\n{}", difference(&before, &after));
+    Ok(())
+}
+
+/// The address under which the Internet sees a host.
+fn seen_as(lab: &Lab) -> Result<String> {
+    let reply = lab.host("mit", 1)?.http_get("http://203.0.113.80/whoami", 5 * SECOND)?;
+    Ok(reply.body.trim().to_owned())
+}
+
+fn reload_exits(lab: &mut Lab, via: &str) -> Result<()> {
+    let via: serde_yaml::Value = serde_yaml::from_str(via)?;
+    edit_config(lab, "mit", |config| {
+        config["internet"]["via"] = via;
+        for peer in config["peers"].as_sequence_mut().into_iter().flatten() {
+            peer["egress"] = true.into();
+        }
+    })?;
+    lab.gateway("mit")?.command(&["reload"])?.success().map(|_| ())
 }
 
 /// Bypassed destinations keep the router's routes.

@@ -8,10 +8,10 @@
 //! ```
 
 use anyhow::{Result, ensure};
-use netns_tests::lab::{Lab, Scenario, Site, Topology, wait_until};
+use netns_tests::lab::{Scenario, Site, Topology, wait_until};
 use serde_yaml::Value;
 
-use crate::common::{SECOND, start};
+use crate::common::{SECOND, edit_config, start};
 
 pub(crate) const SCENARIOS: &[Scenario] =
     &[Scenario::new("policy::closed_relay_explain_and_reload", closed_relay_explain_and_reload)];
@@ -28,14 +28,6 @@ fn topology() -> Topology {
         .link("aros", "utah", "{delay: 8ms}")
         .link("mit", "cable", "{delay: 15ms}")
         .link("cable", "utah", "{delay: 15ms}")
-}
-
-/// Rewrites the configuration file of mit.
-fn edit(lab: &mut Lab, change: impl FnOnce(&mut Value)) -> Result<()> {
-    let path = lab.gateway("mit")?.config_path();
-    let mut config: Value = serde_yaml::from_str(&std::fs::read_to_string(&path)?)?;
-    change(&mut config);
-    Ok(std::fs::write(path, serde_yaml::to_string(&config)?)?)
 }
 
 fn closed_relay_explain_and_reload() -> Result<()> {
@@ -70,7 +62,7 @@ fn closed_relay_explain_and_reload() -> Result<()> {
     ensure!(known["candidates"][0]["samples"].as_u64() > Some(0), "{known:#}");
 
     // The other relay is closed instead, without a restart.
-    edit(&mut lab, |config| {
+    edit_config(&mut lab, "mit", |config| {
         config["classes"][0]["avoid"]["relays"] =
             serde_yaml::from_str("[cable]").unwrap_or_default();
     })?;
@@ -82,7 +74,7 @@ fn closed_relay_explain_and_reload() -> Result<()> {
         Ok(())
     })?;
     // What needs a restart is refused whole.
-    edit(&mut lab, |config| {
+    edit_config(&mut lab, "mit", |config| {
         config["classes"] = Value::Null;
         config["tun"]["name"] = "ron9".into();
     })?;

@@ -33,6 +33,8 @@ pub(crate) struct KernelSetup {
     path: PathBuf,
     record: Record,
     applied: KernelPlan,
+    /// The kernel has all of `applied` and nothing else of ours; false after an attempt that failed.
+    is_whole: bool,
 }
 
 impl KernelSetup {
@@ -60,7 +62,7 @@ impl KernelSetup {
                 log::warn!("a rule that is not ours stands among ours: `{rule}`");
             }
         }
-        Ok(Self { netlink, path, record, applied: KernelPlan::default() })
+        Ok(Self { netlink, path, record, applied: KernelPlan::default(), is_whole: false })
     }
 
     /// For looking at the host.
@@ -68,11 +70,13 @@ impl KernelSetup {
         &mut self.netlink
     }
 
-    /// Makes the kernel match `plan`: first adds, then removes.
+    /// Makes the kernel match `plan`: first adds, then removes. After an error some of it may be done;
+    /// the plan before, applied again, takes that back.
     pub(crate) fn apply(&mut self, plan: &KernelPlan) -> anyhow::Result<()> {
-        if *plan == self.applied {
+        if self.is_whole && *plan == self.applied {
             return self.assert_again();
         }
+        let was_whole = std::mem::replace(&mut self.is_whole, false);
         let stale_routes = missing_from(&self.record.routes, &plan.routes);
         let stale_rules = missing_from(&self.record.rules, &plan.rules);
         // Recorded before it is done: whoever comes after a crash may undo too much, never too
@@ -92,7 +96,11 @@ impl KernelSetup {
         for route in &plan.routes {
             self.netlink.add_route(route).map_err(|error| refused("route", route, error))?;
         }
-        self.apply_nft(plan, stale_table)?;
+        let same_table = self.applied.nft_body == plan.nft_body;
+        let same_table = same_table && self.applied.nft_table == plan.nft_table;
+        if !(was_whole && same_table) {
+            self.apply_nft(plan, stale_table)?;
+        }
         for rule in &plan.rules {
             self.netlink.add_rule(rule).map_err(|error| refused("rule", rule, error))?;
         }
@@ -107,6 +115,7 @@ impl KernelSetup {
         self.record.routes.clone_from(&plan.routes);
         self.record.rules.clone_from(&plan.rules);
         self.applied.clone_from(plan);
+        self.is_whole = true;
         self.save()
     }
 
@@ -162,6 +171,7 @@ impl KernelSetup {
             }
         }
         self.applied = KernelPlan::default();
+        self.is_whole = false;
         match fs::remove_file(&self.path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 note(anyhow!(error).context(format!("cannot remove {}", self.path.display())));
@@ -172,9 +182,6 @@ impl KernelSetup {
     }
 
     fn apply_nft(&mut self, plan: &KernelPlan, stale: Option<String>) -> anyhow::Result<()> {
-        if plan.nft_body == self.applied.nft_body && plan.nft_table == self.applied.nft_table {
-            return Ok(());
-        }
         let mut ruleset = String::new();
         if let Some(stale) = stale.filter(|s| *s != plan.nft_table || plan.nft_body.is_empty()) {
             ruleset.push_str(&nft::removal(&stale));

@@ -16,7 +16,7 @@ const TABLE: u32 = 4_710;
 /// The mark of replies that go back the way their connection came.
 pub(super) const REPLY_MARK: u32 = 0x4711;
 /// Marks our routes for the operator's eye: `ip route show proto 171`.
-const PROTOCOL: u8 = 171;
+pub(super) const PROTOCOL: u8 = 171;
 /// Routes of last resort: everything else is better.
 const LAST_RESORT: u32 = u32::MAX;
 
@@ -157,45 +157,7 @@ pub(super) fn uplink_ipv4(uplink: &Uplink, facts: &HostFacts) -> Option<std::net
     })
 }
 
-/// The first interface that is configured and does not exist, as a sentence.
-pub(crate) fn missing_interface(config: &Config, facts: &HostFacts) -> Option<String> {
-    let lan = config.lan.interfaces.iter().map(|name| (name, "lan.interfaces"));
-    let wan = config.uplinks.iter().map(|uplink| (&uplink.interface, "uplinks[].interface"));
-    let (name, key) = lan.chain(wan).find(|(name, _)| facts.interface(name).is_none())?;
-    Some(format!("there is no interface `{name}` ({key})"))
-}
-
-/// A route of the host that would take packets away from the overlay, as a sentence.
-pub(crate) fn conflict(config: &Config, facts: &HostFacts) -> Option<String> {
-    let peers =
-        config.peers.iter().flat_map(|peer| {
-            let addresses = peer.address.iter().map(|&ip| IpNet::from(ip));
-            peer.networks.iter().copied().chain(addresses).map(move |network| {
-                (network, format!("the network {network} of peer `{}`", peer.name))
-            })
-        });
-    let own = config.tun.address.iter().map(|network| {
-        (network.trunc(), format!("the overlay's network {} (tun.address)", network.trunc()))
-    });
-    for (network, what) in own.chain(peers) {
-        let taken = facts.main_routes.iter().find(|route| {
-            route.protocol != PROTOCOL
-                && route.destination.prefix_len() > 0
-                && network.contains(&route.destination)
-                && route.interface.as_deref() != Some(config.tun.name.as_str())
-                && !is_link_local(&route.destination)
-        });
-        if let Some(route) = taken {
-            return Some(format!(
-                "{what} conflicts with the route `{route}` of this host: \
-                 remove the route or change the network"
-            ));
-        }
-    }
-    None
-}
-
-fn is_link_local(network: &IpNet) -> bool {
+pub(super) fn is_link_local(network: &IpNet) -> bool {
     match network {
         IpNet::V4(network) => network.addr().is_link_local(),
         IpNet::V6(network) => network.addr().is_unicast_link_local(),

@@ -2,6 +2,7 @@ use zeroize::Zeroizing;
 
 use super::*;
 use crate::config::{KeyFileError, KeySource};
+use crate::gateway::kernel::{conflict, missing_interface};
 use crate::io::netlink::{Address, Interface};
 
 struct Key;
