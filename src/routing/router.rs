@@ -209,6 +209,7 @@ impl Router {
         report: Option<LinkReport>,
     ) {
         let Some(state) = self.peers.get_mut(peer.usize()) else { return };
+        let report = report.map(coarse);
         let Ok(before) = put(&mut state.links, link, report, Self::MAX_LINKS) else { return };
         if before != report {
             self.stale.mark(peer, HOP | PATHS);
@@ -228,6 +229,7 @@ impl Router {
         report: Option<LinkReport>,
     ) {
         let Some(state) = self.peers.get_mut(peer.usize()) else { return };
+        let report = report.map(coarse);
         let timed = report.map(|report| (report, now));
         state.make_room(relay);
         let Ok(before) = put(&mut state.relayed, relay, timed, Self::MAX_MEASURED) else { return };
@@ -350,6 +352,11 @@ struct Full;
 /// # Errors
 ///
 /// At the limit a new key is not taken.
+/// A report with its jitter rounded down to half a millisecond, or every round trip would be news.
+const fn coarse(report: LinkReport) -> LinkReport {
+    LinkReport { jitter_us: report.jitter_us / 500 * 500, ..report }
+}
+
 fn put<K: Copy + Ord, V>(
     table: &mut Vec<(K, V)>,
     key: K,

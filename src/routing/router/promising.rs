@@ -73,8 +73,8 @@ impl Sketch {
 
 impl Router {
     /// Appends to the direct candidates the relayed ones that can matter to the choice for a peer.
-    /// Returns the most that any relay which may be chosen has left; `None` when all candidates are needed, and then
-    /// appends nothing.
+    /// Returns the most that any relay which may be chosen has left; `None` when all candidates are
+    /// needed, and then appends nothing.
     pub(super) fn gather_promising(
         &self,
         index: usize,
@@ -183,9 +183,10 @@ impl Router {
         (shortest, most)
     }
 
-    /// A path that takes longer than this, which is no more than [`KEPT`], is worse than both the shortest ones without loss, under
-    /// each metric, whatever it loses: their costs are in proportion to the time, and the order
-    /// among near equals adds at most half of the relative margin of the best.
+    /// A path that takes longer than this, which is no more than [`KEPT`], is worse than both the
+    /// shortest ones without loss, under each metric, whatever it loses: their costs are in
+    /// proportion to the time, and the order among near equals adds at most half of the relative
+    /// margin of the best.
     fn limit(&self, [best, second]: Shortest) -> u32 {
         let margins = Metric::ALL.map(|metric| self.margin(metric).relative);
         let near = f64::from(best.max(1)) * margins.into_iter().fold(0.0, f64::max) / 2.0;

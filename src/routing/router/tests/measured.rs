@@ -159,3 +159,20 @@ fn a_measurement_is_needed_while_it_alone_keeps_from_moving() {
         assert_eq!(belied, spare_relay_kbit > 0, "one that is full is not taken either");
     }
 }
+
+#[test]
+fn a_little_less_jitter_is_no_news() {
+    let mut bench = Bench::triangle(40, 50);
+    let mut is_news = |jitter_us| {
+        bench.router.stale.take(peer(0), u8::MAX);
+        bench.router.update_direct(
+            at(500),
+            peer(0),
+            LINK,
+            Some(LinkReport { jitter_us, ..up(40) }),
+        );
+        bench.router.stale.take(peer(0), u8::MAX) != 0
+    };
+    let found = [0, 499, 500, 999, 700, 1_000, 480].map(&mut is_news);
+    assert_eq!(found, [false, false, true, false, false, true, true]);
+}
