@@ -12,6 +12,7 @@ mod outside;
 mod plan;
 mod rewrite;
 mod ruleset;
+mod uplinks;
 
 use std::io;
 

@@ -1,18 +1,18 @@
 //! The plan as a pure function of configuration and host.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
-use super::outside::{on_link, outside_pairs};
+use super::uplinks::{exit_routing, uplink_routing};
 use super::{HostFacts, ruleset};
 use crate::config::{Config, EgressMode, InternetVia, Listen, OnFailure, Uplink};
 use crate::io::netlink::{MAIN_TABLE, Route, RouteKind, Rule};
 
 /// The table that takes over the hosts' default route; those of the uplinks follow it.
-const TABLE: u32 = 4_710;
+pub(super) const TABLE: u32 = 4_710;
 /// The mark of replies that go back the way their connection came.
 pub(super) const REPLY_MARK: u32 = 0x4711;
 /// Marks our routes for the operator's eye: `ip route show proto 171`.
@@ -25,8 +25,8 @@ pub(super) mod preference {
     pub(in crate::gateway::kernel) const OURS: std::ops::RangeInclusive<u32> =
         REPLIES..=LAN_DEFAULT;
     pub(super) const REPLIES: u32 = 4_700;
-    pub(super) const UPLINK_SPECIFIC: u32 = 4_701;
-    pub(super) const UPLINK_DEFAULT: u32 = 4_702;
+    pub(in crate::gateway::kernel) const UPLINK_SPECIFIC: u32 = 4_701;
+    pub(in crate::gateway::kernel) const UPLINK_DEFAULT: u32 = 4_702;
     pub(super) const LAN_BYPASS: u32 = 4_709;
     pub(super) const LAN_DEFAULT: u32 = 4_710;
 }
@@ -214,7 +214,7 @@ fn sysctls(config: &Config, plan: &mut KernelPlan) {
     }
 }
 
-fn route(destination: IpNet, table: u32) -> Route {
+pub(super) fn route(destination: IpNet, table: u32) -> Route {
     Route {
         destination,
         table,
@@ -289,7 +289,7 @@ fn overlay_routes(config: &Config, facts: &HostFacts, plan: &mut KernelPlan) {
     }
 }
 
-fn rule(ipv6: bool, preference: u32, table: u32) -> Rule {
+pub(super) fn rule(ipv6: bool, preference: u32, table: u32) -> Rule {
     Rule {
         ipv6,
         preference,
@@ -355,58 +355,6 @@ fn kept_networks(config: &Config, facts: &HostFacts) -> Vec<IpNet> {
     let mut kept = IpNet::aggregate(&kept);
     kept.sort_unstable();
     kept
-}
-
-/// What we send from an uplink's address leaves through that uplink, whatever `main` prefers.
-fn uplink_routing(config: &Config, facts: &HostFacts, plan: &mut KernelPlan) {
-    for (number, uplink) in (1..).zip(&config.uplinks) {
-        let Some(address) = uplink_address(uplink, facts) else { continue };
-        let (ipv6, table) = (address.is_ipv6(), TABLE + number);
-        let from = Some(IpNet::from(address.ip()));
-        // More specific routes of the host still hold; its default does not.
-        plan.rules.push(Rule {
-            from,
-            suppress_prefix_length: Some(0),
-            ..rule(ipv6, preference::UPLINK_SPECIFIC, MAIN_TABLE)
-        });
-        plan.rules.push(Rule { from, ..rule(ipv6, preference::UPLINK_DEFAULT, table) });
-        let interface = Some(uplink.interface.clone());
-        plan.routes.push(Route {
-            gateway: default_gateway(uplink, ipv6, facts),
-            interface,
-            ..route(default_net(ipv6), table)
-        });
-    }
-}
-
-/// What leaves from an address of the pool that stands for one uplink's leaves through that uplink,
-/// wherever it goes: one inside endpoint has one outside endpoint for all destinations.
-fn exit_routing(config: &Config, facts: &HostFacts, plan: &mut KernelPlan) {
-    for pair in outside_pairs(config, facts) {
-        let (Some(outside), Some(at)) = (pair.outside, pair.uplink) else { continue };
-        let Some(uplink) = config.uplinks.get(at) else { continue };
-        let table = TABLE + at as u32 + 1;
-        let from = Some(IpNet::from(IpAddr::V4(pair.internal)));
-        plan.rules.push(Rule { from, ..rule(false, preference::UPLINK_DEFAULT, table) });
-        let Some(network) = on_link(facts, &uplink.interface, outside) else { continue };
-        let near = Route { interface: Some(uplink.interface.clone()), ..route(network, table) };
-        if !plan.routes.contains(&near) {
-            plan.routes.push(near);
-        }
-    }
-}
-
-/// The router that `main` names for the interface; none where it is not needed.
-fn default_gateway(uplink: &Uplink, ipv6: bool, facts: &HostFacts) -> Option<IpAddr> {
-    facts
-        .main_routes
-        .iter()
-        .filter(|route| {
-            route.destination == default_net(ipv6)
-                && route.interface.as_deref() == Some(uplink.interface.as_str())
-        })
-        .min_by_key(|route| route.metric)
-        .and_then(|route| route.gateway)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@ use zeroize::Zeroizing;
 
 use super::*;
 use crate::config::{KeyFileError, KeySource};
-use crate::gateway::kernel::{conflict, missing_interface};
+use crate::gateway::kernel::{conflict, missing_interface, outside_pairs};
 use crate::io::netlink::{Address, Interface};
 
 struct Key;
