@@ -38,7 +38,7 @@ impl Arrivals {
     /// ... unless that is less than a hundredth of the data, ...
     const ALONE_BYTES: u64 = 9_000;
     /// ... and then so often.
-    const ALONE_FAST: Duration = Duration::from_millis(20);
+    const ALONE_FAST: Duration = Duration::from_millis(15);
 
     /// A data datagram of `len` bytes came in on `path`.
     pub fn on_data(&mut self, now: Instant, path: PathId, len: usize) {
