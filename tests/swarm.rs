@@ -36,9 +36,7 @@ fn run_all(seeds: impl Iterator<Item = u64>) -> (Vec<Outcome>, Vec<(u64, String)
                         Ok(outcome) => outcomes.lock().unwrap().push(outcome),
                         Err(violation) => {
                             let words = format!(
-                                "seed {seed}: {violation}\nagain: RONGATE_SEEDS={seed}..{} cargo test -p \
-                                 rongate --test swarm",
-                                seed + 1
+                                "seed {seed}: {violation}\nagain: rongate simulate --swarm {seed}"
                             );
                             println!("{words}");
                             failures.lock().unwrap().push((seed, words));

@@ -1,6 +1,7 @@
 //! `rongate simulate`.
 
 use std::io::{IsTerminal as _, Write as _};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -8,7 +9,7 @@ use clap::Args;
 
 use super::{Failure, Outcome, output, tell};
 use crate::sim::scenario::{self, Report, Scenario, Trace};
-use crate::sim::swarm::{self, Plan};
+use crate::sim::swarm::{self, Plan, Violation};
 
 /// Simulate an overlay: real nodes in virtual time over an underlay that fails
 #[derive(Args, Debug)]
@@ -21,7 +22,8 @@ use crate::sim::swarm::{self, Plan};
 
 A scenario says how many nodes there are, what lies between them, what fails, and which schemes are
 compared; docs/simulation.md describes it. The same scenario and seed give the same output. --swarm runs
-worlds drawn from seeds instead, and looks for what must never be; exit status 1 when it is found.")]
+worlds drawn from seeds instead, and looks for what must never be; exit status 1 when it is found. For
+a single seed that fails, the smallest plan that still does is found out and printed.")]
 pub(super) struct Arguments {
     /// Scenario file
     #[arg(value_name = "SCENARIO", required_unless_present = "swarm")]
@@ -38,24 +40,32 @@ pub(super) struct Arguments {
     /// Run the worlds of these seeds: one, or FIRST..END
     #[arg(long, value_name = "SEEDS", conflicts_with_all = ["scenario", "seed", "json", "plot"],
           value_parser = seeds)]
-    swarm: Option<(u64, u64)>,
+    swarm: Option<RangeInclusive<u64>>,
 }
 
-fn seeds(text: &str) -> Result<(u64, u64), String> {
-    let read = |text: &str| text.parse::<u64>().map_err(|error| format!("{text}: {error}"));
-    match text.split_once("..") {
-        None => read(text).map(|seed| (seed, seed + 1)),
-        Some((first, end)) => Ok((read(first)?, read(end)?)),
+/// At least one seed, so that nobody takes none for good news.
+fn seeds(text: &str) -> Result<RangeInclusive<u64>, String> {
+    let read = |text: &str| text.parse::<u64>().map_err(|error| format!("{text:?}: {error}"));
+    let Some((first, end)) = text.split_once("..") else {
+        return read(text).map(|seed| seed..=seed);
+    };
+    let (first, end) = (read(first)?, read(end)?);
+    match end.checked_sub(1).filter(|last| first <= *last) {
+        Some(last) => Ok(first..=last),
+        None => Err("there is no seed from FIRST to before END".to_owned()),
     }
 }
 
 pub(super) fn run(arguments: &Arguments) -> Outcome {
-    if let Some((first, end)) = arguments.swarm {
-        return run_swarm(first, end);
+    if let Some(seeds) = &arguments.swarm {
+        return run_swarm(seeds.clone());
     }
     let Some(path) = &arguments.scenario else { return Ok(()) };
     let (mut scenario, trace) = load(path)?;
     scenario.seed = arguments.seed.unwrap_or(scenario.seed);
+    if let Some(folder) = &arguments.plot {
+        make_writable(folder)?;
+    }
     let mut reports = Vec::new();
     let by_overlays = scenario.by_overlays();
     let sizes = scenario.sizes();
@@ -65,26 +75,43 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         reports.push(scenario::run(scenario, nodes, trace.as_ref(), &mut |done| bar.show(done)));
         bar.clear();
     }
+    // First what cost the time: a file that cannot be written takes nothing away from it.
+    let printed = print(&reports, arguments.json);
     if let Some(folder) = &arguments.plot {
         write_files(folder, &reports)?;
     }
-    if arguments.json {
-        let value = serde_json::to_value(&reports).context("no JSON form")?;
+    printed
+}
+
+fn print(reports: &[Report], json: bool) -> Outcome {
+    if json {
+        let value = serde_json::to_value(reports).context("no JSON form")?;
         return output::write_json(&value);
     }
     let mut text: String = reports.iter().map(Report::summary).collect::<Vec<_>>().join("\n");
-    if let Some((table, _)) = scenario::by_size(&reports) {
+    if let Some((table, _)) = scenario::by_size(reports) {
         text += "\n";
         text += &table;
     }
     output::write(&text)
 }
 
+/// Finds out before a long run whether files can be written there.
+fn make_writable(folder: &Path) -> Outcome {
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let trial = folder.join(format!(".rongate-{}", std::process::id()));
+    std::fs::write(&trial, b"")
+        .and_then(|()| std::fs::remove_file(&trial))
+        .with_context(|| format!("cannot write into {}", folder.display()))?;
+    Ok(())
+}
+
 fn load(path: &Path) -> Result<(Scenario, Option<Trace>), Failure> {
-    let read = |path: &Path| {
-        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))
-    };
     let wrong = |path: &Path, what: String| Failure::Usage(format!("{}: {what}", path.display()));
+    let read = |path: &Path| {
+        std::fs::read_to_string(path)
+            .map_err(|error| wrong(path, format!("cannot read it: {error}")))
+    };
     let scenario = Scenario::parse(&read(path)?).map_err(|what| wrong(path, what))?;
     let Some(name) = &scenario.underlay.trace else { return Ok((scenario, None)) };
     let path = path.with_file_name(name);
@@ -102,7 +129,6 @@ fn write_files(folder: &Path, reports: &[Report]) -> Outcome {
         let path = folder.join(name);
         std::fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))
     };
-    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     for report in reports {
         for (name, content) in report.files() {
             let name = match (reports.len(), report.overlays) {
@@ -119,14 +145,15 @@ fn write_files(folder: &Path, reports: &[Report]) -> Outcome {
     Ok(())
 }
 
-/// Runs of the smallest plan that still fails.
+/// Most runs on the way to the smallest plan that still fails.
 const MINIMISE_RUNS: u32 = 300;
 
-fn run_swarm(first: u64, end: u64) -> Outcome {
+fn run_swarm(seeds: RangeInclusive<u64>) -> Outcome {
+    let (first, last) = (*seeds.start(), *seeds.end());
     let mut bar = Bar::new("swarm");
-    let mut failed = 0;
+    let (mut worlds, mut failed) = (0, 0);
     let (mut datagrams, mut seconds) = (0, 0.0);
-    for seed in first..end {
+    for seed in seeds {
         let plan = Plan::draw(seed);
         match swarm::run(&plan) {
             Ok(outcome) => {
@@ -136,16 +163,16 @@ fn run_swarm(first: u64, end: u64) -> Outcome {
             Err(violation) => {
                 failed += 1;
                 bar.clear();
-                tell(&format!("seed {seed}: {violation}"));
-                if let Some((plan, violation)) = swarm::minimise(&plan, MINIMISE_RUNS) {
-                    output::write(&format!("{plan}\n{violation}\n"))?;
+                tell(&told(seed, &violation, first == last));
+                if first == last {
+                    minimise(&plan)?;
                 }
             }
         }
-        bar.show((seed + 1 - first) as f64 / (end - first) as f64);
+        worlds += 1;
+        bar.show(worlds as f64 / ((last - first) as f64 + 1.0));
     }
     bar.clear();
-    let worlds = end.saturating_sub(first);
     let hours = seconds / 3_600.0;
     output::write(&format!(
         "{worlds} worlds, {hours:.1} virtual hours, {datagrams} datagrams, {failed} failed\n"
@@ -154,6 +181,22 @@ fn run_swarm(first: u64, end: u64) -> Outcome {
         return Err(Failure::Fault(anyhow::anyhow!("{failed} of {worlds} worlds failed")));
     }
     Ok(())
+}
+
+fn told(seed: u64, violation: &Violation, alone: bool) -> String {
+    let how = match alone {
+        true => "again: ",
+        false => "again, and the smallest plan that fails so: ",
+    };
+    format!("seed {seed}: {violation}\n{how}rongate simulate --swarm {seed}")
+}
+
+fn minimise(plan: &Plan) -> Outcome {
+    tell(&format!("looking for the smallest plan that fails so, in at most {MINIMISE_RUNS} runs"));
+    match swarm::minimise(plan, MINIMISE_RUNS) {
+        Some((plan, violation)) => output::write(&format!("{plan}\n{violation}\n")),
+        None => Err(Failure::Fault(anyhow::anyhow!("the same seed did not fail again"))),
+    }
 }
 
 /// How far it is, on a terminal.
@@ -197,12 +240,26 @@ impl Bar {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::time::Instant;
 
     #[test]
     fn seeds_are_one_or_a_range() {
-        assert_eq!(seeds("7"), Ok((7, 8)));
-        assert_eq!(seeds("0..200"), Ok((0, 200)));
-        assert!(seeds("a").is_err() && seeds("1..").is_err());
+        assert_eq!(seeds("7"), Ok(7..=7));
+        assert_eq!(seeds("0..200"), Ok(0..=199));
+        assert_eq!(seeds("18446744073709551615"), Ok(u64::MAX..=u64::MAX));
+        for wrong in ["a", "1..", "5..3", "5..5", "0..0", "18446744073709551616", "-1"] {
+            assert!(seeds(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_failed_seed_is_told_with_the_command_that_shows_it_again() {
+        let violation = Violation { at: Instant::ZERO, what: "a loop".to_owned() };
+        for alone in [true, false] {
+            let words = told(74, &violation, alone);
+            assert!(words.starts_with("seed 74: t=0.000s: a loop\nagain"), "{words}");
+            assert!(words.ends_with(": rongate simulate --swarm 74"), "{words}");
+        }
     }
 
     #[test]

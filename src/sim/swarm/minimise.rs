@@ -7,10 +7,19 @@ use super::{Violation, run};
 use crate::sim::Clock;
 
 /// Leaves out of a failing plan whatever it fails without, in at most `runs` runs. Returns the plan
-/// that is left, and its violation; `None` when the plan does not fail.
-pub fn minimise(plan: &Plan, mut runs: u32) -> Option<(Plan, Violation)> {
+/// that is left, and its violation, which is of the same kind; `None` when the plan does not fail.
+pub fn minimise(plan: &Plan, runs: u32) -> Option<(Plan, Violation)> {
+    minimise_by(plan, runs, &|plan| run(plan).err())
+}
+
+fn minimise_by(
+    plan: &Plan,
+    mut runs: u32,
+    fails: &dyn Fn(&Plan) -> Option<Violation>,
+) -> Option<(Plan, Violation)> {
     let mut best = plan.clone();
-    let mut violation = run(&best).err()?;
+    let mut violation = fails(&best)?;
+    let kind = violation.kind();
     loop {
         let before = best.clone();
         for candidate in candidates(&best) {
@@ -20,7 +29,7 @@ pub fn minimise(plan: &Plan, mut runs: u32) -> Option<(Plan, Violation)> {
             // An earlier success in this round may have made it moot.
             let Some(candidate) = candidate(&best).filter(|plan| *plan != best) else { continue };
             runs -= 1;
-            if let Err(found) = run(&candidate) {
+            if let Some(found) = fails(&candidate).filter(|found| found.kind() == kind) {
                 (best, violation) = (candidate, found);
             }
         }
@@ -89,4 +98,44 @@ fn candidates(plan: &Plan) -> Vec<Step> {
         }
     });
     steps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Instant;
+
+    fn violation(at: u64, what: &str) -> Option<Violation> {
+        Some(Violation { at: Instant::from_micros(at), what: what.to_owned() })
+    }
+
+    #[test]
+    fn another_violation_is_not_taken_for_the_same() {
+        let plan = (0..).map(Plan::draw).find(|plan| plan.mishaps.len() > 8).unwrap();
+        let wanted = plan.mishaps[5];
+        // Without that mishap something else is wrong.
+        let fails = |plan: &Plan| {
+            if plan.mishaps.contains(&wanted) {
+                let number = plan.mishaps.len();
+                violation(number as u64, &format!("node {number}: a table is too big: {number}"))
+            } else {
+                violation(1, "node 1: a datagram was relayed twice")
+            }
+        };
+        let (smallest, found) = minimise_by(&plan, 1_000, &fails).unwrap();
+        assert_eq!(smallest.mishaps, [wanted]);
+        assert_eq!(Some(found), violation(1, "node 1: a table is too big: 1"));
+        assert_eq!(minimise_by(&plan, 1_000, &|_| None), None);
+    }
+
+    #[test]
+    fn runs_are_bounded() {
+        let count = std::cell::Cell::new(0);
+        let fails = |_: &Plan| {
+            count.set(count.get() + 1);
+            violation(0, "always")
+        };
+        minimise_by(&Plan::draw(1), 7, &fails).unwrap();
+        assert_eq!(count.get(), 8);
+    }
 }

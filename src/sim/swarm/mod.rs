@@ -12,6 +12,7 @@
 //! out which part of the plan it takes.
 
 mod attacker;
+mod caught;
 mod hosts;
 mod ledger;
 mod liveness;
@@ -41,6 +42,18 @@ pub struct Violation {
     pub what: String,
 }
 
+impl Violation {
+    /// What kind of violation it is: the words without times, numbers and figures, so that it can be
+    /// known again in another run. Of a panic the place counts.
+    pub fn kind(&self) -> String {
+        let line = self.what.lines().next().unwrap_or_default();
+        let words = line.split(['(', '[', '{']).next().unwrap_or_default().split_whitespace();
+        let figure =
+            |word: &str| word.starts_with("t=") || word.starts_with(|c: char| c.is_ascii_digit());
+        words.filter(|word| !figure(word)).collect::<Vec<_>>().join(" ")
+    }
+}
+
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.at, self.what)
@@ -60,7 +73,47 @@ pub struct Outcome {
     pub virtual_time: Duration,
 }
 
-/// Carries a plan out.
+/// Carries a plan out. A panic is a violation as any other.
 pub fn run(plan: &Plan) -> Result<Outcome, Violation> {
-    world::World::new(plan).run()
+    let mut world = None;
+    let outcome = caught::caught(|| world.insert(world::World::new(plan)).run());
+    outcome.unwrap_or_else(|what| {
+        let at = world.map_or(Instant::ZERO, |world| world.now());
+        Err(Violation { at, what })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(what: &str) -> String {
+        Violation { at: Instant::ZERO, what: what.to_owned() }.kind()
+    }
+
+    #[test]
+    fn a_panic_is_a_violation() {
+        let mut plan = Plan::draw(3);
+        plan.clocks.clear();
+        plan.boxes.clear();
+        let violation = run(&plan).unwrap_err();
+        assert!(violation.what.starts_with("panic at src/sim/swarm/"), "{violation}");
+        assert!(violation.what.contains("index out of bounds"), "{violation}");
+    }
+
+    #[test]
+    fn figures_make_no_other_kind() {
+        let twice =
+            |at, id| kind(&format!("t={at}s node 3: a packet was delivered twice: L {{ {id} }}"));
+        assert_eq!(twice("7.100", 5), "node a packet was delivered twice: L");
+        assert_eq!(twice("7.100", 5), twice("65.020", 99));
+        assert_eq!(
+            kind("liveness: 1 -> 2 lost a packet sent at t=3.000s\n  t=1.000s site1: x"),
+            kind("liveness: 4 -> 0 lost a packet sent at t=9.000s")
+        );
+        assert_ne!(kind("node 1: a datagram was relayed twice"), twice("1.000", 1));
+        let panic =
+            |line| kind(&format!("panic at src/a.rs:{line}:5: attempt to add with overflow"));
+        assert_ne!(panic(1), panic(2), "another place");
+    }
 }

@@ -100,7 +100,12 @@ impl<'p> World<'p> {
         world
     }
 
-    pub(super) fn run(mut self) -> Result<Outcome, Violation> {
+    /// The virtual time.
+    pub(super) const fn now(&self) -> Instant {
+        self.simulator.now()
+    }
+
+    pub(super) fn run(&mut self) -> Result<Outcome, Violation> {
         let storm_end = self.start + self.plan.storm;
         while self.simulator.now() < storm_end {
             self.change(self.simulator.now());
