@@ -477,3 +477,29 @@ fn outages_are_accounted_for_and_so_is_what_the_direct_path_would_have_given() {
     assert_eq!((availability.outages, availability.unavoidable), (2, 1), "{availability:?}");
     assert!(availability.unreachable > Duration::from_secs(20), "{availability:?}");
 }
+
+#[test]
+fn round_trips_are_averaged_over_what_is_configured_and_a_reload_changes_it() {
+    let second = Duration::from_secs(1);
+    let mut sim = overlay(Mesh::default(), Class::default(), |configs| {
+        configs[0].routing.smoothing = 60 * second;
+    });
+    let rtt = |sim: &Simulator| {
+        let report = sim.node(0).unwrap().peers(sim.now())[0].links[0].report;
+        Duration::from_micros(report.latency_us.into())
+    };
+    let ends = [0, 1].map(|site| Mesh::underlay(site, 0));
+    let delay = |sim: &mut Simulator, delay| {
+        sim.network.set_both(ends[0], ends[1], |link| link.delay = delay);
+        sim.run_for(40 * second);
+        rtt(sim)
+    };
+    // By less than what is believed at once: an average that is long hardly moves.
+    let slow = delay(&mut sim, ms(24));
+    assert!(slow < ms(46), "{slow:?}");
+    let mut config = Mesh::default().configs().remove(0);
+    config.routing.smoothing = second;
+    sim.operate(0, |node, now| node.set_policy(now, config.policy()));
+    let quick = delay(&mut sim, ms(24));
+    assert!(quick > ms(47), "{quick:?} after {slow:?}");
+}

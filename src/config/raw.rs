@@ -154,10 +154,25 @@ sections! {
     }
 
     RawRouting {
+        smoothing: String,
+        free_loss: f64,
+        loss_penalty: String,
+        least_loss: f64,
         margin: f64,
         margin_latency: String,
+        margin_jitter: f64,
+        margin_loss: f64,
+        margin_throughput: f64,
         hold_down: String,
+        backoff: RawBackoff,
         copies: String,
+    }
+
+    RawBackoff {
+        base: String,
+        factor: u64,
+        longest: String,
+        forget: String,
     }
 
     RawFlows {

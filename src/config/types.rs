@@ -14,6 +14,7 @@ use crate::addr::Nat64Prefix;
 use crate::flow::{Class, ExitPoint};
 use crate::id::{NodeId, PeerIndex, PublicKey, UplinkIndex};
 use crate::nat::{NatLimits, NatPolicy, NatTimers, PrefixPair, Transport};
+use crate::routing::{CostConfig, FlapConfig};
 use crate::tunnel::Suite;
 
 /// Everything a gateway is told. Names are resolved to indices, networks do not overlap, keys are
@@ -270,15 +271,27 @@ pub struct ProbingSection {
     pub budget: Rate,
 }
 
-/// `routing`: when a better path is worth a change.
+/// `routing`: what a path costs, and when a better one is worth a change.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RoutingSection {
+    /// What round trips are averaged over.
+    pub smoothing: Duration,
+    /// `free_loss`, `loss_penalty` and `least_loss`: what loss counts for.
+    pub cost: CostConfig,
     /// A challenger must be better by this fraction (0 to 1) in latency or loss ...
     pub margin: f64,
-    /// ... and in latency by this much.
+    /// ... and in latency by this much ...
     pub margin_latency: Duration,
+    /// ... and by so many times the jitter of both;
+    pub margin_jitter: f64,
+    /// in loss by this fraction of all packets;
+    pub margin_loss: f64,
+    /// in throughput by this fraction instead of `margin`.
+    pub margin_throughput: f64,
     /// No change of mind for so long after a change, unless the path fails.
     pub hold_down: Duration,
+    /// How long a path that failed is kept away from.
+    pub backoff: FlapConfig,
     /// What second copies for redundant classes may cost in all.
     pub copies: Rate,
 }

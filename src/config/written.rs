@@ -9,7 +9,8 @@ use ipnet::IpNet;
 use serde::{Serialize, Serializer};
 
 use super::types::{
-    Config, EgressMode, EgressSection, InternetVia, OnFailure, SyslogService, UdpGso,
+    Config, EgressMode, EgressSection, InternetVia, OnFailure, RoutingSection, SyslogService,
+    UdpGso,
 };
 use super::units::format_duration;
 use super::written_class::ClassSection;
@@ -170,10 +171,26 @@ struct Probing {
 
 #[derive(Serialize)]
 struct Routing {
+    smoothing: String,
+    free_loss: f64,
+    loss_penalty: String,
+    least_loss: f64,
     margin: f64,
     margin_latency: String,
+    margin_jitter: f64,
+    margin_loss: f64,
+    margin_throughput: f64,
     hold_down: String,
+    backoff: Backoff,
     copies: String,
+}
+
+#[derive(Serialize)]
+struct Backoff {
+    base: String,
+    factor: u32,
+    longest: String,
+    forget: String,
 }
 
 #[derive(Serialize)]
@@ -234,18 +251,36 @@ impl<'c> Document<'c> {
                 nat64: config.nat64.map_or_else(|| "off".into(), |prefix| prefix.net().to_string()),
             },
             probing: Probing { budget: config.probing.budget.to_string() },
-            routing: Routing {
-                margin: config.routing.margin,
-                margin_latency: format_duration(config.routing.margin_latency),
-                hold_down: format_duration(config.routing.hold_down),
-                copies: config.routing.copies.to_string(),
-            },
+            routing: routing(&config.routing),
             flows: Bounds { max: config.flows.max, max_per_host: config.flows.max_per_host },
             nat: Nat::new(&config.nat),
             nat_log: nat_log(config),
             tunnel: Tunnel { suites: config.tunnel.suites.iter().map(|s| s.name()).collect() },
             log: &config.log,
         }
+    }
+}
+
+fn routing(section: &RoutingSection) -> Routing {
+    let RoutingSection { cost, backoff, .. } = section;
+    Routing {
+        smoothing: format_duration(section.smoothing),
+        free_loss: cost.free_loss,
+        loss_penalty: format_duration(cost.loss_penalty),
+        least_loss: cost.least_loss,
+        margin: section.margin,
+        margin_latency: format_duration(section.margin_latency),
+        margin_jitter: section.margin_jitter,
+        margin_loss: section.margin_loss,
+        margin_throughput: section.margin_throughput,
+        hold_down: format_duration(section.hold_down),
+        backoff: Backoff {
+            base: format_duration(backoff.base),
+            factor: backoff.factor,
+            longest: format_duration(backoff.longest),
+            forget: format_duration(backoff.forget),
+        },
+        copies: section.copies.to_string(),
     }
 }
 

@@ -14,7 +14,7 @@ use crate::nat::{NatConfig, NatLimits, NatPolicy, Realm, StaticMapping};
 use crate::node::{
     EgressConfig, ExitVia, NodeConfig, NodePolicy, PeerConfig, RelayConfig, UplinkConfig,
 };
-use crate::routing::RouterConfig;
+use crate::routing::{HysteresisConfig, Margin, RouterConfig};
 use crate::time::WallClock;
 use crate::tunnel::{PresharedKey, Suite, Suites};
 
@@ -218,12 +218,21 @@ fn internet_via(via: &InternetVia) -> Vec<ExitVia> {
 }
 
 fn routing(section: &config::RoutingSection) -> RouterConfig {
-    let mut routing = RouterConfig::default();
-    routing.hysteresis.latency.relative = section.margin;
-    routing.hysteresis.loss.relative = section.margin;
-    routing.hysteresis.latency.absolute = section.margin_latency.as_micros() as f64;
-    routing.hysteresis.hold_down = section.hold_down;
-    routing
+    let (relative, latency) = (section.margin, section.margin_latency.as_micros() as f64);
+    let throughput = section.margin_throughput;
+    RouterConfig {
+        cost: section.cost,
+        hysteresis: HysteresisConfig {
+            latency: Margin { relative, absolute: latency },
+            loss: Margin { relative, absolute: section.margin_loss },
+            throughput: Margin { relative: throughput, absolute: 0.0 },
+            jitter: section.margin_jitter,
+            hold_down: section.hold_down,
+        },
+        flap: section.backoff,
+        smoothing: section.smoothing,
+        ..RouterConfig::default()
+    }
 }
 
 /// For the addresses of the node's own that `explain` is asked about.
@@ -232,11 +241,15 @@ pub(super) fn is_own(config: &Config, address: IpAddr) -> bool {
 }
 
 #[cfg(test)]
+mod routing_tests;
+#[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
+
     use crate::gateway::kernel::test_site;
 
-    fn converted(parts: &[&str]) -> NodeConfig {
+    pub(super) fn converted(parts: &[&str]) -> NodeConfig {
         let (config, facts) = test_site(parts);
         let incarnation = Incarnation {
             mtu: 1_392,
@@ -274,6 +287,7 @@ mod tests {
             "tunnel: { suites: [chacha20-poly1305] }\n",
             "internet: { via: auto }\n",
             "probing: { budget: 50kbit }\n",
+            "routing: { smoothing: 10s }\n",
         ]);
         assert_eq!(node.uplinks[0].listen, "192.0.2.1:4710".parse().unwrap());
         assert_eq!(node.relay.allowed, Some(vec![]));
@@ -281,6 +295,7 @@ mod tests {
         assert_eq!(node.suites, Suites::only(Suite::ChaCha20Poly1305));
         assert_eq!(node.internet_via, [ExitVia::Auto]);
         assert_eq!(node.control_budget_bps, 50_000);
+        assert_eq!(node.routing.smoothing, Duration::from_secs(10));
         assert_eq!(node.last_handshake_timestamp, 7);
         assert_eq!(node.peers[0].endpoints.len(), 2);
     }

@@ -10,7 +10,8 @@ use crate::time::Instant;
 ///
 /// The gain of a sample grows with the time since the sample before: at four samples a second it is
 /// that of RFC 6298 section 2 (1/8, and 1/4 for the variation), with dense samples from traffic it
-/// is less, so that the smoothing spans about two seconds whatever the source.
+/// is less, so that the smoothing spans about two seconds whatever the source, or as long as
+/// [`Estimator::set_smoothing`] says.
 #[derive(Clone, Debug)]
 pub struct Estimator {
     rtt: Option<Rtt>,
@@ -22,6 +23,7 @@ pub struct Estimator {
     traffic: Option<Box<TrafficLoss>>,
     memory: LossMemory,
     round_trips: u64,
+    smoothing_us: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -58,8 +60,8 @@ impl Default for Estimator {
 }
 
 impl Estimator {
-    /// A sample after this time without one has four times the usual gain.
-    const SMOOTHING: Duration = Duration::from_secs(2);
+    /// What round trips are averaged over unless something else is said.
+    pub const SMOOTHING: Duration = Duration::from_secs(2);
     /// Stands for a round trip that is not known.
     const UNKNOWN_US: f64 = u32::MAX as f64;
     /// Least slack of the time-out above the smoothed round trip: scheduling on both ends.
@@ -75,7 +77,15 @@ impl Estimator {
             traffic: None,
             memory: LossMemory::NONE,
             round_trips: 0,
+            smoothing_us: Self::SMOOTHING.as_micros() as u32,
         }
+    }
+
+    /// What round trips are averaged over: the weight of one is the time since the one before as a
+    /// part of this, but 1/32 at least and 1/4 at most. More than an hour counts as an hour.
+    pub fn set_smoothing(&mut self, smoothing: Duration) {
+        let bounded = smoothing.clamp(Duration::from_millis(1), Duration::from_secs(3_600));
+        self.smoothing_us = bounded.as_micros() as u32;
     }
 
     /// How many round trips were measured.
@@ -89,7 +99,9 @@ impl Estimator {
         let sample = micros(rtt);
         self.minimum.push(now, sample);
         self.rtt = Some(match self.rtt {
-            Some(rtt) if !self.restart => rtt.with(now, sample, self.round_trips),
+            Some(rtt) if !self.restart => {
+                rtt.with(now, sample, self.round_trips, self.smoothing_us)
+            }
             _ => Rtt {
                 smoothed_us: sample,
                 variation_us: sample / 2.0,
@@ -193,8 +205,8 @@ impl Estimator {
 
 impl Rtt {
     /// With another sample, number `count` of all.
-    fn with(self, now: Instant, sample: f64, count: u64) -> Self {
-        let elapsed = micros(now - self.at) / micros(Estimator::SMOOTHING);
+    fn with(self, now: Instant, sample: f64, count: u64, smoothing_us: u32) -> Self {
+        let elapsed = micros(now - self.at) / f64::from(smoothing_us);
         let gain = elapsed.clamp(1.0 / 32.0, 1.0 / 4.0);
         let error = (sample - self.smoothed_us).abs();
         let step = (sample - self.latest_us).abs();
@@ -305,6 +317,20 @@ mod tests {
         }
         assert!(estimator.rtt().unwrap() < ms(100));
         assert!(estimator.jitter() > ms(15));
+    }
+
+    #[test]
+    fn the_smoothing_is_as_long_as_is_said() {
+        let after = |smoothing: u64| {
+            let mut estimator = Estimator::new();
+            estimator.set_smoothing(ms(smoothing));
+            estimator.on_rtt(at(0), ms(80));
+            estimator.on_rtt(at(250), ms(160));
+            estimator.rtt().unwrap()
+        };
+        assert_eq!(after(1_000), ms(80 + 80 / 4));
+        assert_eq!(after(4_000), ms(80 + 80 / 16));
+        assert_eq!((after(1), after(600_000)), (ms(100), Duration::from_micros(82_500)));
     }
 
     #[test]

@@ -451,6 +451,11 @@ impl Prober {
         self.estimator.report(now, self.state)
     }
 
+    /// What round trips are averaged over: see [`Estimator::set_smoothing`].
+    pub fn set_smoothing(&mut self, smoothing: Duration) {
+        self.estimator.set_smoothing(smoothing);
+    }
+
     /// The measurements behind the summary.
     pub const fn estimator(&self) -> &Estimator {
         &self.estimator

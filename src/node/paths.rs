@@ -36,7 +36,9 @@ pub(super) fn peers(config: &NodeConfig, now: Instant, rng: &mut Rng) -> Vec<Pee
                 let link =
                     LinkId { local: UplinkIndex(local as u8), remote: UplinkIndex(remote as u8) };
                 let endpoint = Endpoint::new(Some(*endpoint));
-                paths.push(path_state(now, Path::Direct(link), endpoint, &config.uplinks, rng));
+                let path = Path::Direct(link);
+                let smoothing = config.routing.smoothing;
+                paths.push(path_state(now, path, endpoint, &config.uplinks, smoothing, rng));
             }
         }
         Peer {
@@ -77,6 +79,7 @@ pub(super) fn path_state(
     path: Path,
     endpoint: Endpoint,
     uplinks: &[super::UplinkConfig],
+    smoothing: Duration,
     rng: &mut Rng,
 ) -> PathState {
     let (ipv6, mtu) = match path {
@@ -87,10 +90,12 @@ pub(super) fn path_state(
         Path::Via(_) => (false, uplinks.iter().map(|uplink| uplink.mtu).max().unwrap_or(1_280)),
     };
     let search = MtuSearch::new(now, base_datagram(path, ipv6), max_datagram(path, ipv6, mtu));
+    let mut prober = Prober::new(now, &ProberConfig::STANDARD, FIRST_INTERVAL, rng.fork());
+    prober.set_smoothing(smoothing);
     PathState {
         path,
         endpoint,
-        prober: Prober::new(now, &ProberConfig::STANDARD, FIRST_INTERVAL, rng.fork()),
+        prober,
         mtu: search,
         routable: false,
         wanted: false,
@@ -152,7 +157,9 @@ impl Node {
             }
             return false;
         }
-        let state = path_state(now, path, Endpoint::new(None), &self.uplinks, &mut self.rng);
+        let smoothing = self.router.config().smoothing;
+        let endpoint = Endpoint::new(None);
+        let state = path_state(now, path, endpoint, &self.uplinks, smoothing, &mut self.rng);
         entry.paths.reserve_exact(1);
         entry.paths.insert(links, state);
         true

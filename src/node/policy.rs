@@ -154,6 +154,11 @@ impl Node {
         self.relay_bucket = Bucket::new(now, policy.relay.rate_bps);
         self.copy_budget = CopyBudget::new(now, policy.copies_bps);
         self.router.set_config(now, policy.routing);
+        for index in 0..self.peers.len() {
+            for state in &mut self.peers.aside(index).paths {
+                state.prober.set_smoothing(policy.routing.smoothing);
+            }
+        }
         for (index, (relay, egress)) in policy.roles.into_iter().enumerate() {
             let Some(peer) = self.peers.get_mut(index) else { break };
             let place = PeerIndex(index as u16);

@@ -125,7 +125,8 @@ impl Node {
         }
         let promised = self.router.promised(peer, relay);
         let endpoint = Endpoint::new(None);
-        let mut state = path_state(now, path, endpoint, &self.uplinks, &mut self.rng);
+        let smoothing = self.router.config().smoothing;
+        let mut state = path_state(now, path, endpoint, &self.uplinks, smoothing, &mut self.rng);
         if let Some(promised) = promised {
             state.prober.expect_rtt(Duration::from_micros(promised.latency_us.into()));
         }

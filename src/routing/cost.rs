@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::metric::{LinkReport, Metric};
 
 /// The constants of the cost functions.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct CostConfig {
     /// Latency metric: time added for each unit of loss, so that 1 % adds a hundredth of it.
     pub loss_penalty: Duration,

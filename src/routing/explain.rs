@@ -111,6 +111,8 @@ pub struct Explanation {
     pub hold_down_until: Option<Instant>,
     /// By how much a challenger must be better.
     pub margin: Margin,
+    /// By latency, also by so many times its own jitter and half of that of the path in use.
+    pub margin_jitter: f64,
     /// The paths that flows are spread over, if they are.
     pub spread: Vec<Share>,
     /// Direct links first, then relays by index.

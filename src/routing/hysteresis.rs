@@ -37,6 +37,9 @@ pub struct HysteresisConfig {
     pub loss: Margin,
     /// Margin for inverse scores.
     pub throughput: Margin,
+    /// For costs in microseconds a challenger must also be better by so many times its own jitter
+    /// and half of that of the path in use.
+    pub jitter: f64,
     /// After a switch, no other one without need for so long.
     pub hold_down: Duration,
 }
@@ -47,6 +50,7 @@ impl Default for HysteresisConfig {
             latency: Margin { relative: 0.10, absolute: 2_000.0 },
             loss: Margin { relative: 0.10, absolute: 0.01 },
             throughput: Margin { relative: 0.33, absolute: 0.0 },
+            jitter: 1.0,
             hold_down: Duration::from_secs(5),
         }
     }
@@ -54,7 +58,7 @@ impl Default for HysteresisConfig {
 
 /// How long to stay away from a path that failed, counted from when it works again: `base` after
 /// the first failure, times `factor` with each further one, `longest` at most.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FlapConfig {
     /// After the first failure.
     pub base: Duration,

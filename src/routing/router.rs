@@ -43,6 +43,9 @@ pub struct RouterConfig {
     pub hysteresis: HysteresisConfig,
     /// How long to stay away from paths that failed.
     pub flap: FlapConfig,
+    /// What round trips are averaged over, by those who measure them; the router takes what they
+    /// tell.
+    pub smoothing: Duration,
     /// Paths are chosen anew at most so often, unless a link's liveness changes.
     pub pause: Duration,
     /// And at least so often, for hold-downs and back-offs that end.
@@ -60,6 +63,7 @@ impl Default for RouterConfig {
             cost: CostConfig::default(),
             hysteresis: HysteresisConfig::default(),
             flap: FlapConfig::default(),
+            smoothing: Duration::from_secs(2),
             pause: Duration::from_millis(200),
             idle_pause: Duration::from_secs(1),
             measurement_expiry: Duration::from_secs(10),

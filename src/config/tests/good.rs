@@ -41,6 +41,21 @@ fn absent_keys_have_working_defaults() {
 }
 
 #[test]
+fn a_longer_pause_is_remembered_longer() {
+    let backoff = |keys: &str| {
+        parse(&format!("{BASE}routing: {{backoff: {{{keys}}}}}\n")).unwrap().routing.backoff
+    };
+    assert_eq!(backoff("factor: 4"), crate::routing::FlapConfig::default());
+    let seconds = |keys| {
+        let backoff = backoff(keys);
+        [backoff.base, backoff.longest, backoff.forget].map(|duration| duration.as_secs())
+    };
+    assert_eq!(seconds("base: 10m"), [600, 600, 600]);
+    assert_eq!(seconds("longest: 10m"), [5, 600, 600]);
+    assert_eq!(seconds("base: 0s, longest: 0s, forget: 1s"), [0, 0, 1]);
+}
+
+#[test]
 fn trains_of_one_uplink_may_be_cut_by_us() {
     let config = parse(
         &BASE.replace("    listen: 192.0.2.1:4710\n", "    listen: 192.0.2.1:4710\n    gso: off\n"),

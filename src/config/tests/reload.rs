@@ -19,6 +19,7 @@ fn keys_that_a_reload_applies_are_told_from_the_rest() {
     assert_eq!(diff("", "classes: [{name: a, metric: loss}]"), [classes]);
     assert_eq!(diff("", "relay: {rate: 1mbit}"), [("relay.rate".into(), false)]);
     assert_eq!(diff("", "routing: {margin: 0.2}"), [("routing".into(), false)]);
+    assert_eq!(diff("", "routing: {backoff: {base: 6s}}"), [("routing".into(), false)]);
     assert_eq!(
         diff("    networks: [10.2.0.0/16]", "    networks: [10.2.0.0/16]\n    relay: true"),
         [("peers.utah.relay".into(), false)]

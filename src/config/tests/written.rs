@@ -65,7 +65,9 @@ fn defaults_are_filled_in() {
         "peers: []",
         "  via: []",
         "  budget: 33kbit",
+        "  smoothing: 2s",
         "  margin: 0.1",
+        "    longest: 2m",
         "  tcp_established: 124m",
         "  - chacha20-poly1305",
         "log: info",
@@ -103,6 +105,9 @@ fn unusual_values_come_back() {
     for extra in [
         "relay: {for: [], rate: 1.5mbit}\ninternet: {via: auto}",
         "internet: {via: []}\nrouting: {margin: 0, margin_latency: 0.5ms, hold_down: 0s, copies: 64kbit}",
+        "routing: {smoothing: 0.5s, free_loss: 0, loss_penalty: 0ms, least_loss: 0.5, margin_jitter: 0,\
+         \x20margin_loss: 0.02, margin_throughput: 0.5, backoff: {base: 0s, factor: 1, longest: 1h,\
+         \x20forget: 2h}}",
         "tunnel: {suites: chacha20-poly1305}\nlog: 'off,rongate::routing=debug'",
         "nat_log: {file: /var/log/x.log, syslog: '192.0.2.9:514'}",
         "nat_log: {syslog: /dev/log}",

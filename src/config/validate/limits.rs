@@ -1,18 +1,15 @@
-//! `probing`, `routing`, `flows`, `tunnel`, `log`: figures within bounds.
+//! `probing`, `flows`, `tunnel`, `log`: figures within bounds.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::{choice, duration, hint, number};
+use super::{choice, hint, number};
 use crate::config::de::At;
 use crate::config::fault::Faults;
 use crate::config::raw::RawConfig;
 use crate::config::types::{FlowsSection, ProbingSection, RoutingSection, TunnelSection};
 use crate::config::units::Rate;
 use crate::tunnel::Suite;
-
-/// What second copies may cost.
-const COPIES: RangeInclusive<Rate> = Rate::from_kbit(0)..=Rate::from_kbit(10_000_000);
 
 pub(super) struct Limits {
     pub(super) probing: ProbingSection,
@@ -24,7 +21,7 @@ pub(super) struct Limits {
 pub(super) fn limits(file: &RawConfig, faults: &mut Faults) -> Limits {
     Limits {
         probing: probing(file, faults),
-        routing: routing(file, faults),
+        routing: super::routing::routing(file, faults),
         flows: flows(file, faults),
         tunnel: tunnel(file, faults),
     }
@@ -32,10 +29,6 @@ pub(super) fn limits(file: &RawConfig, faults: &mut Faults) -> Limits {
 
 pub(super) const fn seconds(low: u64, high: u64) -> RangeInclusive<Duration> {
     Duration::from_secs(low)..=Duration::from_secs(high)
-}
-
-const fn millis(low: u64, high: u64) -> RangeInclusive<Duration> {
-    Duration::from_millis(low)..=Duration::from_millis(high)
 }
 
 fn probing(file: &RawConfig, faults: &mut Faults) -> ProbingSection {
@@ -46,7 +39,7 @@ fn probing(file: &RawConfig, faults: &mut Faults) -> ProbingSection {
     ProbingSection { budget: rate(written, low..=high, faults).unwrap_or(default) }
 }
 
-fn rate(
+pub(super) fn rate(
     written: Option<&At<String>>,
     bounds: RangeInclusive<Rate>,
     faults: &mut Faults,
@@ -58,26 +51,6 @@ fn rate(
         faults.at(at, format!("`{rate}` is out of bounds: use {low} to {high}"));
     }
     Some(rate)
-}
-
-fn routing(file: &RawConfig, faults: &mut Faults) -> RoutingSection {
-    let raw = file.routing.as_ref().map(|section| section.value.clone()).unwrap_or_default();
-    let margin = raw.margin.as_ref().map_or(0.1, |at| at.value);
-    if let Some(at) = raw.margin.as_ref().filter(|at| !(0.0..=0.9).contains(&at.value)) {
-        faults.at(at, format!("{} is out of bounds: use a fraction from 0 to 0.9", at.value));
-    }
-    let margin_latency = raw.margin_latency.as_ref();
-    let hold_down = raw.hold_down.as_ref();
-    RoutingSection {
-        margin,
-        margin_latency: margin_latency
-            .and_then(|at| duration(at, millis(0, 1_000), faults))
-            .unwrap_or(Duration::from_millis(2)),
-        hold_down: hold_down
-            .and_then(|at| duration(at, millis(0, 60_000), faults))
-            .unwrap_or(Duration::from_secs(5)),
-        copies: rate(raw.copies.as_ref(), COPIES, faults).unwrap_or(Rate::from_kbit(10_000)),
-    }
 }
 
 /// A bound in all and one for each host, which cannot be higher.

@@ -8,6 +8,7 @@ mod nat_events;
 mod networks;
 mod node;
 mod peers;
+mod routing;
 mod scope;
 mod servers;
 mod uplinks;

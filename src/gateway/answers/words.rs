@@ -58,6 +58,7 @@ pub(super) fn routing_status(
         margin_relative: routing.margin.relative,
         margin_absolute: routing.margin.absolute,
         jitter_ms: jitter.map(|us| f64::from(us) / 1e3),
+        margin_jitter: routing.margin_jitter,
         hold_down_s: routing.hold_down.as_secs_f64(),
         hold_down_left_s: routing.hold_down_until.map(|until| (until - now).as_secs_f64()),
         switches: routing.switches,
@@ -78,8 +79,11 @@ pub(super) fn next_switch(status: &RoutingStatus) -> String {
     } else if status.margin_absolute > 0.0 {
         text += &format!(" and {}", status.margin_absolute);
     }
-    if let Some(jitter) = status.jitter_ms {
-        text += &format!(", and by its own jitter and half of the {jitter:.1} ms of this one");
+    let (jitter, times) = (status.jitter_ms, status.margin_jitter);
+    if let Some(jitter) = jitter.filter(|_| times > 0.0) {
+        let times = if times == 1.0 { String::new() } else { format!("{times} times ") };
+        text +=
+            &format!(", and by {times}its own jitter and half of the {jitter:.1} ms of this one");
     }
     if let Some(left) = status.hold_down_left_s {
         text += &format!(", not in the next {left:.1} s unless the path fails");
@@ -112,13 +116,18 @@ mod tests {
             margin_relative: 0.1,
             margin_absolute: 2_000.0,
             jitter_ms: Some(6.5),
+            margin_jitter: 1.0,
             hold_down_left_s: Some(1.5),
             ..RoutingStatus::default()
         };
         let said = "to what is better by 10 % and 2.0 ms, and by its own jitter and half of the \
                     6.5 ms of this one, not in the next 1.5 s unless the path fails";
         assert_eq!(next_switch(&status), said);
-        (status.jitter_ms, status.hold_down_left_s) = (None, None);
+        status.margin_jitter = 1.5;
+        assert_eq!(next_switch(&status), said.replace("its own", "1.5 times its own"));
+        (status.margin_jitter, status.hold_down_left_s) = (0.0, None);
+        assert_eq!(next_switch(&status), "to what is better by 10 % and 2.0 ms");
+        (status.jitter_ms, status.margin_jitter) = (None, 1.0);
         assert_eq!(next_switch(&status), "to what is better by 10 % and 2.0 ms");
     }
 }

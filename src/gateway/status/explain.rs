@@ -46,9 +46,12 @@ pub struct RoutingStatus {
     /// ... and by this much.
     pub margin_absolute: f64,
     /// By latency, round trips on the path in use vary by so many milliseconds: a challenger must be
-    /// better also by half of that and by its own `jitter_ms`.
+    /// better also by half of that and by its own `jitter_ms`, ...
     #[serde(default)]
     pub jitter_ms: Option<f64>,
+    /// ... taken so many times (`routing.margin_jitter`).
+    #[serde(default)]
+    pub margin_jitter: f64,
     /// Seconds after a switch without another one, unless the path fails.
     pub hold_down_s: f64,
     /// Of these, seconds left.

@@ -200,6 +200,7 @@ impl Router {
             hold_down: rules.hold_down,
             hold_down_until: selection.hold_down_until(&rules).filter(|until| *until > now),
             margin: rules.margin,
+            margin_jitter: self.config.hysteresis.jitter,
             spread: self.shares(peer, demand).to_vec(),
             candidates,
         })

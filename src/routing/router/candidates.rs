@@ -172,7 +172,9 @@ impl Router {
                 }
             };
             candidate.doubt = match metric {
-                Metric::Latency => f64::from(candidate.report.jitter_us),
+                Metric::Latency => {
+                    self.config.hysteresis.jitter * f64::from(candidate.report.jitter_us)
+                }
                 Metric::Loss | Metric::Throughput | Metric::App => 0.0,
             };
             if !self.capacities.is_empty() {

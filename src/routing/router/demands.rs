@@ -78,6 +78,11 @@ impl Router {
         self.due = self.due.min(now);
     }
 
+    /// The constants in force.
+    pub const fn config(&self) -> &RouterConfig {
+        &self.config
+    }
+
     /// Whether a peer may carry our traffic to third nodes.
     pub fn set_may_relay(&mut self, now: Instant, peer: PeerIndex, may_relay: bool) {
         if let Some(state) = self.peers.get_mut(peer.usize()) {

@@ -85,6 +85,11 @@ fn act(router: &mut Router, now: Instant, seq: u32, rng: &mut Rng) {
         98 => {
             let mut config = router.config;
             config.hysteresis.hold_down = Duration::from_secs(rng.below(9).into());
+            config.hysteresis.jitter = f64::from(rng.below(4)) / 2.0;
+            config.hysteresis.throughput.relative = f64::from(rng.below(10)) / 10.0;
+            config.cost.free_loss = f64::from(rng.below(3)) / 50.0;
+            config.cost.loss_penalty = Duration::from_secs(rng.below(5).into());
+            config.cost.least_loss = f64::from(rng.below(4)) / 100.0;
             router.set_config(now, config);
         }
         _ => {}

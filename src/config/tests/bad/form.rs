@@ -208,6 +208,25 @@ const FIGURES_AND_UNITS: &[Case] = &[
         "routing: {margin: 1.5}",
         "27:19: routing.margin: 1.5 is out of bounds: use a fraction from 0 to 0.9",
     ),
+    (
+        "",
+        "routing: {least_loss: 0, margin_jitter: 11, smoothing: 10ms}",
+        "27:23: routing.least_loss: 0 is out of bounds: use a fraction from 0.0001 to 0.5\n\
+         27:41: routing.margin_jitter: 11 is out of bounds: use 0 to 10\n\
+         27:56: routing.smoothing: `10ms` is out of bounds: use 100ms to 1m",
+    ),
+    (
+        "",
+        "routing: {backoff: {base: 10s, factor: 0, longest: 5s, forget: 1m}}",
+        "27:40: routing.backoff.factor: 0 is out of bounds: use 1 to 100\n\
+         27:52: routing.backoff.longest: `5s` is out of bounds: use 10s to 24h\n\
+         27:64: routing.backoff.forget: `1m` is out of bounds: use 2m to 24h",
+    ),
+    (
+        "",
+        "routing: {backoff: 5s}",
+        "27:20: routing.backoff: expected a section of `key: value` lines, found `5s`",
+    ),
     ("", "nat: {udp: 30s}", "27:12: nat.udp: `30s` is out of bounds: use 2m to 168h"),
     (
         "",
