@@ -43,6 +43,9 @@ stage() {
 stage format cargo fmt --all --check
 stage lints cargo clippy --workspace --all-targets --locked -- -D warnings
 stage docs env RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
+# The fuzzer's targets compile. Checking links nothing, so libFuzzer itself need not be built.
+stage fuzz-targets env CUSTOM_LIBFUZZER_PATH=/nonexistent/libfuzzer.a cargo check --locked --quiet \
+  --manifest-path fuzz/Cargo.toml --target-dir target --bins
 stage unit cargo test --workspace --locked --quiet --lib --bins
 stage integration cargo test -p rongate --locked --quiet --test '*'
 stage budgets cargo bench -p rongate --locked --quiet --bench datapath -- --check
