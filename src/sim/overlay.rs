@@ -115,11 +115,14 @@ impl Mesh {
         [network(site), six.into()][..self.families()].to_vec()
     }
 
-    /// The outside addresses of a site's exit.
+    /// The outside addresses of a site's exit, of both families.
+    pub fn outside(site: u8) -> [IpAddr; 2] {
+        let six = Ipv6Addr::new(0xfd64, 0, 0, 0, 0, 0, 0, u16::from(site) + 1);
+        [Ipv4Addr::new(100, 64, site + 1, 1).into(), six.into()]
+    }
+
     fn outsides(self, site: u8) -> Vec<IpNet> {
-        let four = IpAddr::V4(Ipv4Addr::new(100, 64, site + 1, 1));
-        let six = IpAddr::V6(Ipv6Addr::new(0xfd64, 0, 0, 0, 0, 0, 0, u16::from(site) + 1));
-        [four.into(), six.into()][..self.families()].to_vec()
+        Self::outside(site)[..self.families()].iter().map(|&address| address.into()).collect()
     }
 
     fn families(self) -> usize {

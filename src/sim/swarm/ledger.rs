@@ -3,10 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::plan::Plan;
 use crate::sim::host::{self, Endpoint, Letter};
-use crate::sim::{Delivery, NodeNumber};
+use crate::sim::{Delivery, Mesh, NodeNumber};
 use crate::time::Instant;
 
 /// A server in the Internet, by either family.
@@ -14,8 +16,8 @@ const SERVERS: [Endpoint; 2] = [
     (IpAddr::V4(Ipv4Addr::new(8, 8, 8, 8)), 53),
     (IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0x53, 0, 0, 0, 0, 0x53)), 53),
 ];
-/// An idle UDP mapping lives for five minutes by its node's clock.
-const MAPPING_LIFE: Duration = Duration::from_secs(299);
+/// Clocks differ by no more than this while a mapping lives.
+const CLOCKS_DIFFER: Duration = Duration::from_millis(100);
 
 #[derive(Clone, Copy, Debug)]
 enum To {
@@ -38,8 +40,12 @@ struct Sent {
 }
 
 /// What was sent, by id, and the NATs' promises.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Ledger {
+    /// For so long an idle mapping of any exit lives at least.
+    mapping_life: Duration,
+    /// What exits give away.
+    ports: RangeInclusive<u16>,
     sent: Vec<Sent>,
     /// For each exit and outside endpoint: whose it is, and since when it was not used.
     outsides: BTreeMap<(NodeNumber, Endpoint), ((NodeNumber, Endpoint), Instant)>,
@@ -47,6 +53,16 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
+    pub(super) fn new(plan: &Plan) -> Self {
+        Self {
+            mapping_life: plan.settings.mapping_life() - CLOCKS_DIFFER,
+            ports: plan.settings.ports(),
+            sent: Vec::new(),
+            outsides: BTreeMap::new(),
+            arrived: 0,
+        }
+    }
+
     pub(super) const fn sent(&self) -> u64 {
         self.sent.len() as u64
     }
@@ -139,9 +155,14 @@ impl Ledger {
         inside: (NodeNumber, Endpoint),
     ) -> Result<(), String> {
         let key = (delivery.node, letter.from);
+        if !Mesh::outside(delivery.node as u8).contains(&letter.from.0)
+            || !self.ports.contains(&letter.from.1)
+        {
+            return Err(format!("left with {:?}, which is not its exit's", letter.from));
+        }
         let before = self.outsides.insert(key, (inside, delivery.at));
         match before {
-            Some((other, used)) if other != inside && delivery.at - used < MAPPING_LIFE => {
+            Some((other, used)) if other != inside && delivery.at - used < self.mapping_life => {
                 Err(format!("shares {:?} of {other:?} with {inside:?}", letter.from))
             }
             _ => Ok(()),
@@ -171,7 +192,7 @@ mod tests {
 
     #[test]
     fn astray_doubled_and_changed_packets_are_seen() {
-        let mut ledger = Ledger::default();
+        let mut ledger = Ledger::new(&Plan::draw(1));
         let mut written = || {
             let id = ledger.for_host(HOSTS[0], HOSTS[1], 1);
             host::packet(HOSTS[0], HOSTS[1], id, 100)
@@ -189,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_shared_outside_endpoint_is_seen_and_an_answer_is_waited_for() {
-        let mut ledger = Ledger::default();
+        let mut ledger = Ledger::new(&Plan::draw(1));
         let outside = (IpAddr::from([100, 64, 3, 1]), 40_000);
         ledger.for_internet(HOSTS[0], 0);
         ledger.for_internet(HOSTS[1], 1);
@@ -202,5 +223,11 @@ mod tests {
         assert_eq!(ledger.delivered(&at(0, &back)), Ok(None));
         assert!(ledger.is_done(0));
         assert!(ledger.delivered(&at(2, &out(1))).unwrap_err().contains("shares"));
+        // Of another exit's addresses, or beyond what it gives away.
+        for (outside, node) in [(outside, 1), ((outside.0, 39_999), 2)] {
+            let id = ledger.for_internet(HOSTS[0], 0);
+            let packet = host::packet(outside, server(outside), id, 100);
+            assert!(ledger.delivered(&at(node, &packet)).unwrap_err().contains("its exit's"));
+        }
     }
 }

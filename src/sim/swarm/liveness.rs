@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use super::plan::{Mishap, What};
 use super::world::{World, pairs_of};
 use super::{BOUND, Violation};
+use crate::sim::RelayFault;
 use crate::time::Instant;
 
 /// After [`BOUND`] every packet must arrive for so long.
@@ -27,6 +29,10 @@ impl World<'_> {
                 _ => {}
             }
             self.simulator.freeze(usize::from(site), Duration::ZERO);
+            if self.plan.settings.liars >> site & 1 == 1 {
+                let fault = RelayFault { loss: 1.0, ..RelayFault::default() };
+                self.simulator.set_relay_fault(usize::from(site), fault);
+            }
         }
         self.lay_network(true);
         if let Some(underlay) = &self.underlay {
@@ -79,12 +85,21 @@ impl World<'_> {
         let mut pairs = Vec::new();
         for &a in &core {
             for &b in core.iter().filter(|&&b| b != a) {
-                if direct(a, b) || core.iter().any(|&c| direct(a, c) && direct(c, b)) {
+                let relays = |c: &&u8| self.relays(**c) && direct(a, **c) && direct(**c, b);
+                if direct(a, b) || core.iter().find(relays).is_some() {
                     pairs.push((a, b));
                 }
             }
         }
         pairs
+    }
+
+    /// Whether a site relays whatever others ask it to. Those whom it once refused do not ask again
+    /// for ten minutes.
+    fn relays(&self, site: u8) -> bool {
+        let refused = |mishap: &Mishap| matches!(mishap.what, What::Reload(at) if at % self.plan.sites == site);
+        let refuses = self.plan.settings.reloaded.refuses.is_some();
+        self.plan.settings.relays(site) && !(refuses && self.plan.mishaps.iter().any(refused))
     }
 
     /// What must work: packets between the pairs that have a way, and of every site that has one to

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::plan::{Plan, Rates};
+use super::settings::Settings;
 use super::{Violation, run};
 use crate::sim::Clock;
 
@@ -85,6 +86,17 @@ fn candidates(plan: &Plan) -> Vec<Step> {
     simpler(|plan| plan.bursts = 0.0);
     simpler(|plan| plan.tcp = 0);
     simpler(|plan| plan.mappings_max = 1_024);
+    simpler(|plan| plan.settings = Settings::default());
+    simpler(|plan| plan.settings.classes = Settings::default().classes);
+    simpler(|plan| plan.settings.reloaded = Settings::default().reloaded);
+    simpler(|plan| plan.settings.ciphers = Settings::default().ciphers);
+    simpler(|plan| plan.settings.preshared = false);
+    simpler(|plan| plan.settings.hysteresis = None);
+    simpler(|plan| plan.settings.relays = 0xff);
+    simpler(|plan| plan.settings.relay_kbit_s = None);
+    simpler(|plan| plan.settings.liars = 0);
+    simpler(|plan| plan.settings.nat_ports = Settings::default().nat_ports);
+    simpler(|plan| plan.settings.nat_life = None);
     simpler(|plan| plan.uplinks = 1);
     simpler(|plan| plan.core = 0xff);
     simpler(|plan| plan.flows_max = 4096);

@@ -18,12 +18,14 @@ mod ledger;
 mod liveness;
 mod minimise;
 mod plan;
+mod settings;
 mod site;
 mod tcp;
 mod world;
 
 pub use minimise::minimise;
 pub use plan::{Mishap, Plan, Rates, SITES_MAX, What};
+pub use settings::{Ciphers, ClassPlan, Reloaded, Settings};
 
 use std::fmt;
 use std::time::Duration;

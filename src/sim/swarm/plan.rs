@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
+use super::settings::{self, Settings};
 use crate::rng::Rng;
 use crate::sim::{BoxModel, Clock, Dependence, Mesh};
 
@@ -69,6 +70,11 @@ pub enum What {
     Move(u8),
     /// The calendar of a site is so many seconds ahead.
     Calendar(u8, i32),
+    /// An operator puts another policy in force at a site.
+    Reload(u8),
+    /// A site, whose links are as good as it says, drops so many per cent of what it relays, and
+    /// keeps the others for so many milliseconds.
+    Liar(u8, u8, u16),
 }
 
 /// A world and what goes wrong in it.
@@ -116,6 +122,8 @@ pub struct Plan {
     pub core: u8,
     /// Pairs that stay cut after the storm, where that leaves each pair of the core a way.
     pub stay_cut: Vec<(u8, u8)>,
+    /// How the nodes are configured.
+    pub settings: Settings,
 }
 
 impl Plan {
@@ -158,11 +166,16 @@ impl Plan {
             mappings_max: if rng.chance(0.3) { 64 } else { 1_024 },
             bursts: rng.unit() * 0.4,
             tcp: if rng.chance(0.3) { 1 + rng.below(3) as u8 } else { 0 },
+            settings: Settings::draw(seed, sites),
         };
         // Drawn last, so that the worlds of pinned seeds stay what they were in all else.
         plan.large = shared && rng.chance(0.1);
         let queues = if rng.chance(0.4) { 1 + rng.below(6) } else { 0 };
         plan.mishaps.extend((0..queues).map(|_| queue(storm, sites, rng)));
+        // What was added since has generators of its own.
+        let rng = &mut settings::group(seed, b"policies");
+        let policies = if rng.chance(0.4) { 1 + rng.below(4) } else { 0 };
+        plan.mishaps.extend((0..policies).map(|_| policy(storm, sites, rng)));
         plan
     }
 
@@ -177,7 +190,7 @@ impl Plan {
 
     /// True when no table of the world is made so small that it may refuse a host's packet.
     pub(super) fn roomy(&self) -> bool {
-        self.flows_max >= 4_096 && self.mappings_max >= 1_024
+        self.flows_max >= 4_096 && self.mappings_max >= 1_024 && self.settings.nat_ports >= 1_024
     }
 }
 
@@ -249,6 +262,21 @@ fn queue(storm: Duration, sites: u8, rng: &mut Rng) -> Mishap {
     Mishap { at, lasts, what }
 }
 
+/// An operator or a relay changes its mind.
+fn policy(storm: Duration, sites: u8, rng: &mut Rng) -> Mishap {
+    let at = storm.mul_f64(rng.unit());
+    let lasts = Duration::from_secs(1) + Duration::from_secs(60).mul_f64(rng.unit());
+    let site = rng.below(u32::from(sites)) as u8;
+    let what = match rng.chance(0.6) {
+        true => What::Reload(site),
+        false => {
+            let percent = if rng.chance(0.5) { 100 } else { rng.below(100) as u8 };
+            What::Liar(site, percent, rng.below(300) as u16)
+        }
+    };
+    Mishap { at, lasts, what }
+}
+
 impl fmt::Display for Mishap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (at, lasts) = (self.at.as_secs_f64(), self.lasts.as_secs_f64());
@@ -267,6 +295,7 @@ impl fmt::Display for Plan {
         )?;
         writeln!(f, "{rates:?}, flows {}, attacker {:.2}", self.flows_max, self.attacker)?;
         writeln!(f, "mappings {}, bursts {:.2}, TCP {}", self.mappings_max, self.bursts, self.tcp)?;
+        writeln!(f, "{:?}", self.settings)?;
         for site in 0..usize::from(*sites) {
             let (clock, middlebox) = (self.clocks[site], self.boxes[site]);
             if clock != Clock::default() || middlebox.is_some() {

@@ -30,6 +30,7 @@ pub(super) fn configs(plan: &Plan) -> Vec<NodeConfig> {
         if let Some(egress) = &mut config.egress {
             egress.nat.limits = NatLimits::of_mappings(plan.mappings_max, plan.mappings_max / 2);
         }
+        plan.settings.apply(site as u8, config);
         config.mtu = if ipv6 { 1_372 } else { 1_392 };
         for (uplink, place) in config.uplinks.iter_mut().enumerate() {
             place.listen.set_ip(plan.underlay(site as u8, uplink as u8));

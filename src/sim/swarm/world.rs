@@ -10,7 +10,9 @@ use super::site::{configs, listen};
 use super::{Outcome, Violation};
 use crate::id::UplinkIndex;
 use crate::rng::Rng;
-use crate::sim::{Audit, Burst, LinkModel, Simulator, Tapped, TcpHosts, TransitStub, Underlay};
+use crate::sim::{
+    Audit, Burst, LinkModel, RelayFault, Simulator, Tapped, TcpHosts, TransitStub, Underlay,
+};
 use crate::time::Instant;
 
 /// Things happen at multiples of this.
@@ -76,7 +78,7 @@ impl<'p> World<'p> {
         });
         let active = vec![false; plan.mishaps.len()];
         let start = simulator.now();
-        let (ledger, letters) = (Ledger::default(), Vec::new());
+        let (ledger, letters) = (Ledger::new(plan), Vec::new());
         let (reroute_at, slices, under_way) = (None, 0, VecDeque::new());
         let mut world = Self {
             plan,
@@ -228,6 +230,12 @@ impl<'p> World<'p> {
                 simulator.set_calendar(number(site), i64::from(seconds) * 1_000_000_000);
             }
             What::Move(site) => self.move_site(site % self.plan.sites, begins),
+            What::Reload(site) => self.reload(site % self.plan.sites, begins),
+            What::Liar(site, percent, ms) => {
+                let (loss, delay) = (f64::from(percent) / 100.0, Duration::from_millis(ms.into()));
+                let fault = if begins { RelayFault { loss, delay } } else { RelayFault::default() };
+                simulator.set_relay_fault(number(site), fault);
+            }
             What::Cut(..)
             | What::Partition(..)
             | What::Uplink(..)
@@ -242,6 +250,14 @@ impl<'p> World<'p> {
             | What::Forget(_)
             | What::Calendar(..) => {}
         }
+    }
+
+    /// Another policy, or back to the first one.
+    fn reload(&mut self, site: u8, other: bool) {
+        let Some(config) = configs(self.plan).into_iter().nth(usize::from(site)) else { return };
+        let config = if other { self.plan.reloads(site, &config) } else { config };
+        let policy = config.policy();
+        self.simulator.operate(usize::from(site), |node, now| node.set_policy(now, policy));
     }
 
     /// To a new address, or back.
@@ -363,6 +379,8 @@ fn spoil(models: &mut [LinkModel], sites: u8, what: What) {
         | What::Freeze(_)
         | What::Forget(_)
         | What::Move(_)
+        | What::Reload(_)
+        | What::Liar(..)
         | What::Calendar(..) => {}
     }
 }
