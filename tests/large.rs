@@ -395,6 +395,23 @@ fn twelve_nodes_recover_from_everything_that_can_be_recovered() {
     run(12, 1.0, 4.0, variable("RONGATE_SEED", 1.0) as u64);
 }
 
+/// Many links that come up at one moment cost more than their advertisements may for minutes. What
+/// the nodes know of each other stays known all the same: there is a way round every outage.
+#[test]
+fn an_overlay_that_began_at_one_moment_gets_round_outages_minutes_later() {
+    let mut world = World::new(36, 1);
+    world.settle();
+    world.simulator.run_for(SECOND * 285);
+    let pairs = [(0, 1), (5, 30), (17, 18), (33, 9)];
+    for (a, b) in pairs {
+        world.cut(a, b, false, SECOND * 60);
+    }
+    world.simulator.run_for(SECOND * 20);
+    for (a, b) in pairs {
+        assert!(world.connected(a, b) && world.connected(b, a), "{a} and {b}");
+    }
+}
+
 #[test]
 #[ignore = "takes minutes, optimised"]
 fn many_nodes_recover_from_everything_that_can_be_recovered() {

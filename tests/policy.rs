@@ -503,3 +503,20 @@ fn round_trips_are_averaged_over_what_is_configured_and_a_reload_changes_it() {
     let quick = delay(&mut sim, ms(24));
     assert!(quick > ms(47), "{quick:?} after {slow:?}");
 }
+
+/// What still comes in does not make an outage of the other direction look short.
+#[test]
+fn an_outage_of_one_direction_is_timed_from_its_beginning() {
+    let mut sim = overlay(Mesh::default(), Class::default(), |_| {});
+    assert_eq!(send(&mut sim, 1, 80, 100), 100);
+    let ends = [0, 1].map(|site| Mesh::underlay(site, 0));
+    sim.network.set(ends[0], ends[1], |link| link.up = false);
+    send(&mut sim, 1, 80, 500);
+    let availability = sim.node(0).unwrap().peers(sim.now())[0].availability;
+    assert_eq!(availability.outages, 1, "{availability:?}");
+    // The answer to a packet is missed after more than a round trip.
+    let least = sim.network.link(ends[0], ends[1]).delay * 2;
+    for time in [availability.detection.longest, availability.recovery.longest] {
+        assert!(time > least && time < Duration::from_secs(1), "{availability:?}");
+    }
+}

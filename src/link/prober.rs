@@ -466,6 +466,12 @@ impl Prober {
         self.last_heard
     }
 
+    /// When the path is last known to have worked in both directions.
+    pub fn last_whole(&self) -> Option<Instant> {
+        let there = self.proven_at? + self.estimator.rtt().unwrap_or_default();
+        Some(there.min(self.last_heard?))
+    }
+
     /// Lately something came in on this path, although probes that were sent well before then found
     /// no answer: what is sent here does not arrive.
     pub fn is_heard_in_vain(&self, now: Instant) -> bool {

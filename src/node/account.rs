@@ -95,8 +95,8 @@ pub(crate) struct Account {
 pub(crate) struct Sight {
     /// Of the direct path.
     pub(crate) direct: Liveness,
-    /// Its last sign of life.
-    pub(crate) heard: Option<Instant>,
+    /// When it is last known to have worked in both directions.
+    pub(crate) whole: Option<Instant>,
     /// Packets have a path that is not known to be dead.
     pub(crate) reachable: bool,
     /// They have one through a relay.
@@ -126,21 +126,21 @@ impl Account {
             self.end();
             return;
         }
-        let (heard, suspected) =
-            *self.suspicion.get_or_insert_with(|| (sight.heard.unwrap_or(now).min(now), now));
+        let (whole, suspected) =
+            *self.suspicion.get_or_insert_with(|| (sight.whole.unwrap_or(now).min(now), now));
         let figures = &mut self.availability;
         if sight.relayed && self.bypassed_at.is_none() {
             self.bypassed_at = Some(now);
             if figures.ongoing {
-                figures.recovery.add(now - heard);
+                figures.recovery.add(now - whole);
             }
         }
         if sight.direct == Liveness::Down && !figures.ongoing {
             figures.ongoing = true;
             figures.outages += 1;
-            figures.detection.add(suspected - heard);
+            figures.detection.add(suspected - whole);
             if let Some(at) = self.bypassed_at {
-                figures.recovery.add(at - heard);
+                figures.recovery.add(at - whole);
             }
         }
         if figures.ongoing && !sight.reachable {
@@ -222,7 +222,7 @@ impl Node {
         let reachable = path.is_some_and(alive);
         Sight {
             direct,
-            heard: entry.links().filter_map(|(_, state)| state.prober.last_heard()).max(),
+            whole: entry.links().filter_map(|(_, state)| state.prober.last_whole()).max(),
             reachable,
             relayed: reachable && path.is_some_and(|path| path.relay().is_some()),
             no_last_hop: !reachable && self.has_no_last_hop(peer),
@@ -252,7 +252,7 @@ mod tests {
 
     const UP: Sight = Sight {
         direct: Liveness::Up,
-        heard: None,
+        whole: None,
         reachable: true,
         relayed: false,
         no_last_hop: false,
@@ -272,8 +272,8 @@ mod tests {
 
     #[test]
     fn an_outage_that_is_got_round_is_avoided_and_timed() {
-        let heard = Some(at(1_000));
-        let suspect = Sight { direct: Liveness::Suspect, heard, relayed: true, ..UP };
+        let whole = Some(at(1_000));
+        let suspect = Sight { direct: Liveness::Suspect, whole, relayed: true, ..UP };
         let down = Sight { direct: Liveness::Down, ..suspect };
         let figures =
             account(&[(0, UP), (1_000, UP), (1_080, suspect), (1_500, down), (9_500, UP)]);

@@ -38,6 +38,8 @@ pub(super) struct RelayLoad {
     relayed: Rate,
     /// What was told to be left, and when.
     told: Option<(u32, Instant)>,
+    /// The limit at that time.
+    rate_told: Option<u64>,
 }
 
 impl RelayLoad {
@@ -53,11 +55,13 @@ impl RelayLoad {
             None => left != u32::MAX,
             Some((told, at)) => {
                 let much = u64::from(left) * 2 <= told.into() || u64::from(told) * 2 <= left.into();
-                left != told && much && now - at >= PAUSE
+                let limited_anew = self.rate_told != rate_bps;
+                left != told && (much || limited_anew) && now - at >= PAUSE
             }
         };
         if news {
             self.told = Some((left, now));
+            self.rate_told = rate_bps;
         }
         news.then_some(left)
     }
@@ -107,5 +111,10 @@ mod tests {
         assert_eq!(told[..2], [(4, 3_000), (6, 0)], "{told:?}");
         assert!(told[2].0 > 7 && told.last().unwrap().1 > 3_500, "{told:?}");
         assert_eq!(load.left(at(99), None), Some(u32::MAX), "a limit that is no more");
+        let mut load = RelayLoad::default();
+        let told = [8_000_000, 6_000_000, 6_000_000, 7_000_000].map(Some);
+        let told = (0..).map(|second| at(second * 3)).zip(told);
+        let told: Vec<_> = told.map(|(now, rate)| load.left(now, rate)).collect();
+        assert_eq!(told, [Some(8_000), Some(6_000), None, Some(7_000)], "another limit");
     }
 }

@@ -37,6 +37,8 @@ struct Subscriber {
     /// When what is not acknowledged is repeated, or the next refresh is due.
     due: Instant,
     refreshes: u32,
+    /// Full sets that left for it without regard to credit, and since when they are counted.
+    hurried: (u32, Instant),
 }
 
 /// Keeps every peer informed of our links: the changes that it lacks, repeated until it has them.
@@ -66,7 +68,7 @@ impl Advertiser {
     /// Nothing to tell yet: all links are down. `epoch` must grow with each start of the node.
     pub fn new(now: Instant, config: AdvertiserConfig, epoch: u64, peers: &[NodeId]) -> Self {
         let down = LinkReport { latency_us: u32::MAX, ..LinkReport::default() };
-        let subscriber = |id: &NodeId| Subscriber {
+        let subscriber = |(id, refreshes): (&NodeId, u32)| Subscriber {
             id: *id,
             epoch,
             measured: down,
@@ -80,7 +82,9 @@ impl Advertiser {
             part: 0,
             retry: config.retry.0,
             due: now,
-            refreshes: 0,
+            // They take turns at full ones: all at once would be more than can be sent in time.
+            refreshes: refreshes % config.full_every.max(1),
+            hurried: (0, now),
         };
         Self {
             epoch,
@@ -88,7 +92,7 @@ impl Advertiser {
             urgent_seq: 1,
             spare_relay_kbit: u32::MAX,
             spare_told: true,
-            peers: peers.iter().map(subscriber).collect(),
+            peers: peers.iter().zip(0..).map(subscriber).collect(),
             publish_due: None,
             published_at: None,
             credit: config.bytes_per_second * AdvertiserConfig::BURST_SECONDS,
@@ -265,13 +269,15 @@ impl Advertiser {
         self.credit_at = now;
     }
 
-    /// When something is due for a peer; changes of liveness do not wait for credit.
+    /// When something is due for a peer; changes of liveness do not wait for credit, unless the peer
+    /// asks for all of them again and again.
     fn due_at(&self, index: usize) -> Option<Instant> {
         let peer = &self.peers[index];
         if !peer.reachable {
             return None;
         }
-        if self.credit >= 0.0 || peer.acked < self.urgent_seq {
+        let insatiable = peer.acked == 0 && peer.hurried.0 >= AdvertiserConfig::HURRIED_MAX;
+        if self.credit >= 0.0 || peer.acked < self.urgent_seq && !insatiable {
             return Some(peer.due);
         }
         let wait = -self.credit / self.config.bytes_per_second;
@@ -307,7 +313,13 @@ impl Advertiser {
         entries.clear();
         entries.extend(wanted.skip(skip).take(size).map(|other| (other.id, other.published)));
         let bytes = AdvertiserConfig::OVERHEAD + entries.len() * AdvertiserConfig::ENTRY;
-        self.credit -= bytes as f64;
+        // Hundreds of links that come up at once cost more than is earned in minutes. If all of that had
+        // to be made up for, what others know of us would expire meanwhile.
+        let least = -self.config.bytes_per_second * AdvertiserConfig::DEBT_SECONDS;
+        self.credit = (self.credit - bytes as f64).max(least);
+        if full && part + 1 == parts {
+            self.note_full(now, index);
+        }
         self.note_sent(now, index, part + 1 == parts);
         Advertisement {
             epoch: self.peers[index].epoch,
@@ -317,6 +329,12 @@ impl Advertiser {
             delta: !full,
             spare_relay_kbit: self.spare_relay_kbit,
         }
+    }
+
+    fn note_full(&mut self, now: Instant, index: usize) {
+        let (count, since) = self.peers[index].hurried;
+        let anew = now - since >= self.config.refresh;
+        self.peers[index].hurried = if anew { (1, now) } else { (count.saturating_add(1), since) };
     }
 
     fn note_refresh(&mut self, index: usize) {

@@ -50,6 +50,8 @@ struct Origin {
     cut: (u8, bool),
     heard_at: Option<Instant>,
     spare_relay_kbit: u32,
+    /// Of a life of the origin that we do not know in full yet: a bit for each column that it named.
+    named: Option<Box<[u64]>>,
 }
 
 /// The latest advertisement of each peer: soft state that expires when it is not refreshed.
@@ -85,6 +87,7 @@ impl LinkStateDatabase {
             cut: (0, false),
             heard_at: None,
             spare_relay_kbit: 0,
+            named: None,
         };
         Self {
             me,
@@ -104,7 +107,7 @@ impl LinkStateDatabase {
         origin: PeerIndex,
         part: &Advertisement,
         entries: impl IntoIterator<Item = (NodeId, LinkReport)>,
-        told: impl FnMut(PeerIndex, bool),
+        mut told: impl FnMut(PeerIndex, bool),
     ) -> Applied {
         let row = origin.usize();
         let known = (part.epoch, 0);
@@ -124,6 +127,8 @@ impl LinkStateDatabase {
         if part.epoch != state.epoch || part.seq != state.latest {
             if part.epoch != state.epoch {
                 state.known = 0;
+                // It may have fewer links than in the life before.
+                state.named = Some(vec![0; self.columns.len().div_ceil(64)].into());
             }
             state.epoch = part.epoch;
             state.latest = part.seq;
@@ -140,16 +145,43 @@ impl LinkStateDatabase {
         state.heard_at = Some(now);
         let before = std::mem::replace(&mut state.spare_relay_kbit, part.spare_relay_kbit);
         let known = (state.epoch, state.known);
-        let (changed, urgent) = self.merge(row, entries, told);
+        let (mut changed, mut urgent) = self.merge(row, entries, &mut told);
+        if known.1 > 0
+            && let Some(named) = self.origins[row].named.take()
+        {
+            let left = self.drop_unnamed(row, &named, &mut told);
+            (changed, urgent) = (changed || left, urgent || left);
+        }
         let changed = changed || heard && before != part.spare_relay_kbit;
         Applied { known, changed, urgent }
+    }
+
+    /// Links of an earlier life that the present one does not have. True when there were any.
+    fn drop_unnamed(
+        &mut self,
+        row: usize,
+        named: &[u64],
+        told: &mut impl FnMut(PeerIndex, bool),
+    ) -> bool {
+        let mut any = false;
+        for column in 0..self.columns.len() {
+            let is_named = named[column / 64] & 1 << (column % 64) != 0;
+            let stood = self.cells.get(row, column).map(|report| report.state);
+            if !is_named && stood.is_some_and(|state| state != Liveness::Down) {
+                let gone = LinkReport { latency_us: u32::MAX, ..LinkReport::default() };
+                self.cells.set(row, column, gone);
+                told(PeerIndex(column as u16), true);
+                any = true;
+            }
+        }
+        any
     }
 
     fn merge(
         &mut self,
         row: usize,
         entries: impl IntoIterator<Item = (NodeId, LinkReport)>,
-        mut told: impl FnMut(PeerIndex, bool),
+        told: &mut impl FnMut(PeerIndex, bool),
     ) -> (bool, bool) {
         let width = self.columns.len();
         let (mut changed, mut urgent) = (false, false);
@@ -157,6 +189,9 @@ impl LinkStateDatabase {
             let Some(column) = self.column(id) else { continue };
             if column == row {
                 continue;
+            }
+            if let Some(named) = &mut self.origins[row].named {
+                named[column / 64] |= 1 << (column % 64);
             }
             let before = self.cells.get(row, column);
             if self.cells.set(row, column, report) {
@@ -194,6 +229,7 @@ impl LinkStateDatabase {
         state.latest = 0;
         state.parts = 0;
         state.heard_at = None;
+        state.named = None;
     }
 
     /// What `origin` says of its link to `to`.
@@ -282,7 +318,8 @@ mod tests {
         assert_eq!(db.report_on_us(A), Some(up(20)));
         let older_epoch = db.apply(now, A, &full(4, 99), [(NodeId(5), up(99))], |_, _| ());
         assert_eq!(older_epoch.known, (5, 10));
-        let newer_epoch = db.apply(now, A, &full(6, 1), [(NodeId(5), up(30))], |_, _| ());
+        let newer_epoch =
+            db.apply(now, A, &full(6, 1), [(NodeId(5), up(30)), (ME, up(20))], |_, _| ());
         assert_eq!(newer_epoch, Applied { known: (6, 1), changed: true, urgent: false });
         assert_eq!(db.report(A, B), Some(up(30)));
     }
@@ -352,6 +389,33 @@ mod tests {
         db.apply(now, A, &full(1, 2), [(NodeId(5), dead)], |_, _| ());
         assert_eq!(db.link(B, A), Some(up(50)), "A may only not be able to tell that it is back");
         assert_eq!(db.link(A, B).unwrap().state, Liveness::Down);
+    }
+
+    #[test]
+    fn a_new_life_has_only_the_links_that_it_names() {
+        let mut database = database();
+        let (origin, other) = (PeerIndex(0), PeerIndex(1));
+        let mut told = Vec::new();
+        let mut apply = |database: &mut LinkStateDatabase, part, names: &[NodeId]| {
+            let entries: Vec<_> = names.iter().map(|id| (*id, up(10_000))).collect();
+            database.apply(Instant::from_micros(9), origin, &part, entries, |peer, turned| {
+                told.push((peer, turned))
+            })
+        };
+        let states = |database: &LinkStateDatabase| {
+            let reports = [database.report(origin, other), database.report_on_us(origin)];
+            reports.map(|report| report.map(|report| report.state))
+        };
+        apply(&mut database, full(1, 1), &[NodeId(5), ME]);
+        assert_eq!(states(&database), [Some(Liveness::Up); 2]);
+        // The new one begins with a part, which says nothing of the rest.
+        let part = |part| Advertisement { part, parts: 2, ..full(2, 1) };
+        assert!(!apply(&mut database, part(0), &[ME]).urgent);
+        assert_eq!(states(&database), [Some(Liveness::Up); 2]);
+        assert!(apply(&mut database, part(1), &[]).urgent);
+        assert_eq!(states(&database), [Some(Liveness::Down), Some(Liveness::Up)]);
+        assert!(!apply(&mut database, full(2, 2), &[]).urgent, "of the same life");
+        assert_eq!(told, [(other, true), (PeerIndex(2), true), (other, true)]);
     }
 
     #[test]

@@ -287,3 +287,15 @@ fn who_is_heard_is_asked_every_second_even_in_an_outage() {
     }
     assert!((9..=11).contains(&(bench.probes - before)), "{}", bench.probes - before);
 }
+
+#[test]
+fn what_comes_in_says_nothing_of_the_other_direction() {
+    let cut = Instant::from_micros(11_000_000);
+    let mut bench = Bench::new(ms(40), |at, _| at >= cut);
+    bench.run_until(cut + ms(400));
+    let whole = bench.prober.last_whole().unwrap();
+    assert!(whole <= cut + ms(40) && whole + ms(400) > cut, "{whole:?}");
+    bench.prober.on_receive(bench.now);
+    assert_eq!(bench.prober.last_heard(), Some(bench.now));
+    assert_eq!(bench.prober.last_whole(), Some(whole));
+}

@@ -32,6 +32,11 @@ impl AdvertiserConfig {
     pub(super) const ENTRY: usize = 11;
     /// Bytes that may be sent at once when none were for a while.
     pub(super) const BURST_SECONDS: f64 = 20.0;
+    /// Seconds for which nothing but changes of liveness is sent when these cost too much: much less
+    /// than others keep what they were told.
+    pub(super) const DEBT_SECONDS: f64 = 30.0;
+    /// Full sets in one refresh period that a peer gets without regard to credit.
+    pub(super) const HURRIED_MAX: u32 = 5;
 
     /// For `peers` peers, of the configured `probing.budget` the eighth part.
     pub fn for_budget(bits_per_second: u64, peers: usize) -> Self {

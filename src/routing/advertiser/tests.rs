@@ -262,3 +262,78 @@ fn what_is_left_to_relay_is_told_at_once() {
     let told = drain(&mut advertiser, at(2_000));
     assert!(told.len() == 2 && told.iter().all(|(_, part, _)| part.spare_relay_kbit == 500));
 }
+
+/// What a peer says that it knows, given the epoch, the number and the milliseconds.
+type Claim = fn(u64, u32, u64) -> (u64, u32);
+
+/// What leaves in `span` while every peer acknowledges all at once, but for `liar`. For each peer the
+/// longest time without anything, and the bytes in all.
+fn silences(
+    advertiser: &mut Advertiser,
+    n: u16,
+    span: std::ops::Range<u64>,
+    liar: Option<(u16, Claim)>,
+) -> (Vec<Duration>, usize) {
+    let mut last = vec![at(span.start); usize::from(n)];
+    let mut longest = vec![Duration::ZERO; usize::from(n)];
+    let mut bytes = 0;
+    for ms in span.step_by(100) {
+        for (peer, part, entries) in drain(advertiser, at(ms)) {
+            let silence = at(ms) - std::mem::replace(&mut last[usize::from(peer)], at(ms));
+            let place = &mut longest[usize::from(peer)];
+            *place = silence.max(*place);
+            bytes += AdvertiserConfig::OVERHEAD + entries.len() * AdvertiserConfig::ENTRY;
+            advertiser.on_ack(at(ms), PeerIndex(peer), part.epoch, part.seq);
+        }
+        if let Some((peer, says)) = liar {
+            let (epoch, seq) = advertiser.position();
+            let (epoch, seq) = says(epoch, seq, ms);
+            advertiser.on_ack(at(ms), PeerIndex(peer), epoch, seq);
+        }
+    }
+    (longest, bytes)
+}
+
+#[test]
+fn others_do_not_forget_us_after_many_links_came_up_at_once() {
+    for n in [35, 50, 100, 400] {
+        let mut advertiser = advertiser(n);
+        let expiry = advertiser.config.expiry();
+        for peer in 0..n as u16 {
+            let ms = u64::from(peer) * 20;
+            advertiser.update(at(ms), PeerIndex(peer), up(20));
+            for (peer, part, _) in drain(&mut advertiser, at(ms)) {
+                advertiser.on_ack(at(ms), PeerIndex(peer), part.epoch, part.seq);
+            }
+        }
+        let (longest, bytes) =
+            silences(&mut advertiser, n as u16, 20 * u64::from(n)..1_800_000, None);
+        let worst = longest.iter().max().unwrap();
+        assert!(*worst < expiry * 3 / 4, "{n} peers: {worst:?} of {expiry:?}");
+        let allowed = advertiser.config.bytes_per_second * 1_800.0;
+        assert!((bytes as f64) < allowed, "{n} peers: {bytes} of {allowed}");
+    }
+}
+
+#[test]
+fn a_peer_that_asks_for_all_again_and_again_silences_us_to_nobody() {
+    let lies: [Claim; 3] = [
+        |epoch, _, ms| (epoch + ms, 9),
+        |epoch, _, _| (epoch, 0),
+        |epoch, seq, ms| if ms % 200 == 0 { (epoch, seq) } else { (epoch + ms, 9) },
+    ];
+    for (which, lie) in lies.into_iter().enumerate() {
+        let n = 200;
+        let mut advertiser = advertiser(n);
+        for peer in 0..n as u16 {
+            advertiser.update(at(0), PeerIndex(peer), up(20));
+        }
+        let expiry = advertiser.config.expiry();
+        let liar = Some((7, lie));
+        let (longest, bytes) = silences(&mut advertiser, n as u16, 0..1_200_000, liar);
+        let worst = longest.iter().max().unwrap();
+        assert!(*worst < expiry * 3 / 4, "lie {which}: {worst:?} of {expiry:?}");
+        let allowed = advertiser.config.bytes_per_second * 1_200.0 * 1.25 + 400e3;
+        assert!((bytes as f64) < allowed, "lie {which}: {bytes} of {allowed}");
+    }
+}

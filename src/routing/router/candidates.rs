@@ -8,6 +8,9 @@ use crate::routing::cost::{packets_per_second, preference, weighted};
 use crate::routing::explain::{Candidate, Standing};
 use crate::time::Instant;
 
+/// A relay that has so much left has as good as no limit. What others have is weighed against no more.
+const PLENTY_KBIT: u32 = 1_000_000;
+
 /// The direct link to a peer and what it is like, if there is one.
 pub(super) type Hop = Option<(LinkId, LinkReport)>;
 
@@ -190,12 +193,14 @@ impl Router {
             }
         }
         let near = if least.is_finite() { self.margin(metric).near(least) } else { 0.0 };
-        let most = f64::from(most.max(1));
+        // Who has no limit must not make all that have one look full.
+        let spare = |kbit: u32| f64::from(kbit.min(PLENTY_KBIT));
+        let most = spare(most.max(1));
         for candidate in &mut *candidates {
             // Nobody looks at the rank of those that are never chosen.
             let relay = candidate.path.relay().filter(|_| may_ever_serve(candidate.standing));
             let order = relay.map_or(0.0, |relay| {
-                let share = f64::from(self.database.spare_relay_kbit(relay)) / most;
+                let share = spare(self.database.spare_relay_kbit(relay)) / most;
                 weighted(candidate.preference, share)
             });
             candidate.rank = candidate.cost + near * order;

@@ -126,15 +126,19 @@ impl Router {
             return;
         }
         let relay = PeerIndex(index as u16);
+        let link = |hop: Hop| hop.map(|hop| hop.0);
+        // What leaves through the relay does so over another link from now on, which not every demand
+        // may permit.
+        let moved = before.is_some() && hop.is_some() && link(before) != link(hop);
+        let what = if moved { PATHS | URGENT } else { PATHS };
         if self.peers[index].info.may_relay {
             for (to, state) in (0..).map(PeerIndex).zip(&self.peers) {
                 let measured = || state.relayed.iter().any(|measured| measured.0 == relay);
                 if self.database.link(relay, to).is_some() || measured() {
-                    self.stale.mark(to, PATHS);
+                    self.stale.mark(to, what);
                 }
             }
         }
-        let link = |hop: Hop| hop.map(|hop| hop.0);
         let state = |hop: Hop| hop.map_or(Liveness::Down, |hop| hop.1.state);
         if link(before) != link(hop) {
             self.stale.mark_all(NEWS);
