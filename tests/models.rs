@@ -38,6 +38,8 @@ struct Origin {
     heard: Option<Instant>,
     links: BTreeMap<NodeId, LinkReport>,
     spare: u32,
+    /// What was named of a new incarnation, until all of it is there.
+    named: Option<Vec<NodeId>>,
 }
 
 #[derive(Clone, Debug)]
@@ -93,6 +95,7 @@ impl Origin {
         }
         if newest.0 != self.newest.0 {
             self.complete = 0;
+            self.named = Some(Vec::new());
         }
         if newest != self.newest || self.cut != (part.parts, part.delta) {
             self.parts.clear();
@@ -107,6 +110,15 @@ impl Origin {
             let known = PEERS.contains(node) || *node == ME;
             if known && *node != own {
                 self.links.insert(*node, *report);
+                self.named.iter_mut().for_each(|named| named.push(*node));
+            }
+        }
+        if let Some(named) = self.named.take_if(|_| self.complete > 0) {
+            let gone = LinkReport { latency_us: u32::MAX, ..LinkReport::default() };
+            for (node, report) in &mut self.links {
+                if !named.contains(node) && report.state != Liveness::Down {
+                    *report = gone;
+                }
             }
         }
         true
