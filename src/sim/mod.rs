@@ -24,6 +24,7 @@ pub mod scenario;
 pub mod swarm;
 mod tcp;
 mod turn;
+mod under_way;
 mod underlay;
 
 use std::cmp::Ordering;
@@ -34,10 +35,11 @@ use std::time::Duration;
 pub use audit::{Audit, MARK};
 pub use clock::Clock;
 pub use middlebox::{BoxModel, Dependence, Middlebox};
-pub use network::{Burst, Fate, LinkModel, Network, RelayFault, Truth};
+pub use network::{Burst, Fate, LinkModel, Network, RelayFault, Rest, Side, Truth};
 pub use overlay::Mesh;
 use places::ByAddress;
 pub use tcp::{Connection, Experience, TcpHosts, Way};
+use under_way::GoingOn;
 pub use underlay::{LinkKind, TransitStub, Underlay};
 
 use crate::batch::{Output, RxBatch, Target};
@@ -97,9 +99,24 @@ struct Arriving {
 }
 
 enum Happening {
-    Datagram { node: NodeNumber, arriving: Arriving },
-    Timer { node: NodeNumber },
-    Thaw { node: NodeNumber },
+    Datagram {
+        node: NodeNumber,
+        arriving: Arriving,
+    },
+    Timer {
+        node: NodeNumber,
+    },
+    Thaw {
+        node: NodeNumber,
+    },
+    /// A relay has kept a datagram for so long, and sends it now.
+    Leaves {
+        node: NodeNumber,
+        target: Target,
+        bytes: Vec<u8>,
+    },
+    /// A datagram comes before a link with a rate.
+    GoesOn(Box<GoingOn>),
 }
 
 /// What is due when: an entry of the heap, which moves them around a lot.
@@ -173,6 +190,8 @@ pub struct Simulator {
     free_places: Vec<u32>,
     next: u64,
     deliveries: Vec<Delivery>,
+    /// Packets beside the nodes that arrived.
+    beside: Vec<(u64, Instant)>,
     tap: Option<Vec<Tapped>>,
     events: Option<Vec<(Instant, NodeNumber, Event)>>,
     audit: Option<Audit>,
@@ -226,6 +245,7 @@ impl Simulator {
             free_places: Vec::new(),
             next: 0,
             deliveries: Vec::new(),
+            beside: Vec::new(),
             tap: None,
             events: None,
             audit: None,

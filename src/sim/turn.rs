@@ -1,13 +1,9 @@
 //! One turn of a node: what comes in, what comes out of it, and where that goes.
 
-use std::time::Duration;
-
 use super::audit::Books;
 use super::network::{RelayFault, happens};
-use super::{
-    Arriving, BACKLOG_MAX, Delivery, Frame, Happening, NodeNumber, RX_SLOTS, Simulator, Tapped,
-};
-use crate::batch::{BUFFER_LEN, RxBatch, RxSlot, Target};
+use super::{Arriving, BACKLOG_MAX, Delivery, Frame, Happening, NodeNumber, RX_SLOTS, Simulator};
+use crate::batch::{BUFFER_LEN, RxBatch, RxSlot};
 use crate::node::{Node, TunVerdict};
 use crate::packet::{Gso, Headers, Segmenter, Vnet, checksum};
 use crate::time::Instant;
@@ -69,6 +65,8 @@ impl Simulator {
             Happening::Datagram { node, arriving } => self.arrive(node, arriving),
             Happening::Timer { node } => self.wake(node),
             Happening::Thaw { node } => self.thaw(node),
+            Happening::Leaves { node, target, bytes } => self.transmit(node, target, bytes),
+            Happening::GoesOn(going_on) => self.go_on(*going_on),
         }
     }
 
@@ -199,7 +197,7 @@ impl Simulator {
         }
         self.out.tx.clear();
         for (target, bytes) in datagrams.drain(..) {
-            self.transmit(number, target, bytes, Duration::ZERO);
+            self.transmit(number, target, bytes);
         }
         self.leaving = datagrams;
     }
@@ -229,7 +227,12 @@ impl Simulator {
             self.deliver(number, packet, &vnet);
         }
         for (target, bytes) in datagrams.drain(..) {
-            self.transmit(number, target, bytes, fault.delay);
+            if fault.delay.is_zero() {
+                self.transmit(number, target, bytes);
+            } else {
+                let leaves = Happening::Leaves { node: number, target, bytes };
+                self.schedule(self.now + fault.delay, leaves);
+            }
         }
         self.leaving = datagrams;
     }
@@ -251,48 +254,6 @@ impl Simulator {
             let mut packet = vec![0; segmenter.segment_len(index)];
             segmenter.write(index, &mut packet);
             self.deliveries.push(Delivery { at, node, packet });
-        }
-    }
-
-    /// A datagram leaves a node, `kept` later than it should: through its middlebox, over the
-    /// network, to whoever owns the destination.
-    fn transmit(&mut self, number: NodeNumber, target: Target, mut bytes: Vec<u8>, kept: Duration) {
-        let slot = &mut self.nodes[number];
-        let mut source = slot.config.uplinks[target.uplink.usize()].listen;
-        if let Some(middlebox) = &mut slot.boxes[target.uplink.usize()] {
-            source = middlebox.outbound(self.now, target.destination);
-        }
-        let destination = target.destination;
-        if let Some(audit) = &mut self.audit {
-            audit.on_wire(self.now, number, &bytes);
-        }
-        if let Some(tap) = &mut self.tap {
-            tap.push(Tapped { source, destination, bytes: bytes.clone() });
-        }
-        let ((node, uplink), at_port) = match self.owners.get(&destination) {
-            Some(owner) => (*owner, 0),
-            None => match self.outsides.get(&destination.ip()) {
-                Some(owner) => (*owner, destination.port()),
-                None => return,
-            },
-        };
-        let fate = self.network.transit(self.now, source.ip(), destination.ip(), bytes.len());
-        if fate.corrupt {
-            let bit = self.rng.below(bytes.len() as u32 * 8);
-            bytes[(bit / 8) as usize] ^= 1 << (bit % 8);
-        }
-        if let Some(delay) = fate.again {
-            let at = self.now + kept + delay;
-            let arriving = Arriving { uplink, source, at, at_port, bytes: bytes.clone() };
-            self.schedule(at, Happening::Datagram { node, arriving });
-        }
-        match fate.delay {
-            Some(delay) => {
-                let at = self.now + kept + delay;
-                let arriving = Arriving { uplink, source, at, at_port, bytes };
-                self.schedule(at, Happening::Datagram { node, arriving });
-            }
-            None => keep(&mut self.spare, bytes),
         }
     }
 
@@ -354,7 +315,7 @@ fn takes(slot: &RxSlot, arriving: &Arriving) -> bool {
 }
 
 /// Keeps a buffer for another use, unless it is long, as few datagrams are, or there are enough.
-fn keep(spare: &mut Vec<Vec<u8>>, bytes: Vec<u8>) {
+pub(super) fn keep(spare: &mut Vec<Vec<u8>>, bytes: Vec<u8>) {
     if spare.len() < SPARE_MAX && bytes.capacity() <= SPARE_LEN {
         spare.push(bytes);
     }

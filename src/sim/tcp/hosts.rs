@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use super::Connection;
 use crate::packet::Vnet;
-use crate::sim::{Delivery, NodeNumber, Simulator};
+use crate::sim::{Delivery, Fate, NodeNumber, Rest, Side, Simulator};
 use crate::time::Instant;
 
 /// What carries the packets of a connection.
@@ -26,6 +26,8 @@ struct UnderWay {
     connection: usize,
     node: NodeNumber,
     packet: Vec<u8>,
+    /// It is only before a link with a rate then.
+    rest: Option<Rest>,
 }
 
 /// Connections, and their packets that no node carries.
@@ -73,7 +75,7 @@ impl TcpHosts {
                     Err(what) => wrong.push(what),
                 }
             }
-            self.arrive(now, &mut wrong);
+            self.arrive(simulator, &mut wrong);
             let due = |connection: &Connection| connection.deadline().is_some_and(|at| at <= now);
             for (_, connection) in self.connections.iter_mut().filter(|(_, c)| due(c)) {
                 connection.on_time(now);
@@ -93,9 +95,9 @@ impl TcpHosts {
     /// Hands what hosts sent to their nodes, or to the underlay.
     fn send(&mut self, simulator: &mut Simulator) {
         for index in 0..self.connections.len() {
-            let (way, connection) = &mut self.connections[index];
-            let way = *way;
             loop {
+                let (way, connection) = &mut self.connections[index];
+                let way = *way;
                 let packets = connection.take_packets();
                 let Some(&(node, _)) = packets.first() else { break };
                 match way {
@@ -115,20 +117,32 @@ impl TcpHosts {
                             let (ends, node) =
                                 if there { ((a, b), server) } else { ((b, a), client) };
                             let (now, len) = (simulator.now(), packet.len());
-                            let fate = simulator.network.transit(now, ends.0, ends.1, len);
-                            // Its checksum is wrong then.
-                            let Some(delay) = fate.delay.filter(|_| !fate.corrupt) else {
-                                continue;
-                            };
-                            let at = now + delay;
-                            self.order += 1;
-                            let (order, connection) = (self.order, index);
-                            let packet = UnderWay { at, order, connection, node, packet };
-                            self.under_way.push(Reverse(packet));
+                            let (a, b) = ends;
+                            let fate = simulator.network.transit(now, a, b, Side::Direct, len);
+                            self.goes(now, fate, index, node, packet);
                         }
                     }
                 }
             }
+        }
+    }
+
+    /// What becomes of a packet on the underlay alone.
+    fn goes(
+        &mut self,
+        now: Instant,
+        fate: Fate,
+        connection: usize,
+        node: NodeNumber,
+        packet: Vec<u8>,
+    ) {
+        // Its checksum is wrong if it is corrupt.
+        let Some(delay) = fate.delay.filter(|_| !fate.corrupt) else { return };
+        for delay in fate.again.into_iter().chain([delay]) {
+            self.order += 1;
+            let (at, order, packet, rest) =
+                (now + delay, self.order, packet.clone(), fate.rest.clone());
+            self.under_way.push(Reverse(UnderWay { at, order, connection, node, packet, rest }));
         }
     }
 
@@ -142,10 +156,14 @@ impl TcpHosts {
         Ok(false)
     }
 
-    fn arrive(&mut self, now: Instant, wrong: &mut Vec<String>) {
+    fn arrive(&mut self, simulator: &mut Simulator, wrong: &mut Vec<String>) {
+        let now = simulator.now();
         while self.under_way.peek().is_some_and(|Reverse(first)| first.at <= now) {
             let Some(Reverse(first)) = self.under_way.pop() else { break };
-            if let Some((_, connection)) = self.connections.get_mut(first.connection)
+            if let Some(rest) = first.rest {
+                let fate = simulator.network.go_on(now, rest);
+                self.goes(now, fate, first.connection, first.node, first.packet);
+            } else if let Some((_, connection)) = self.connections.get_mut(first.connection)
                 && let Err(what) = connection.on_packet(now, first.node, &first.packet)
             {
                 wrong.push(format!("{now}: a TCP segment {what}"));
