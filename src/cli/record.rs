@@ -9,16 +9,20 @@ use super::control_client::Client;
 use super::pace::Pace;
 use super::{Gateway, Outcome, output};
 use crate::gateway::status::{LinkState, LinkStatus, Request, Status};
+use crate::io::clock::Clock;
 use crate::sim::scenario::{Row, Trace};
+use crate::time::WallClock;
 
 /// Record what a gateway measures of its links, as a trace that `rongate simulate` takes
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
   rongate record > today.csv
   rongate record --interval 250ms --count 14400 > an-hour.csv
+  cat mit.csv utah.csv > both.csv
 
 A row is written when the best link to a peer changed noticeably. Half of the round trip counts as the
-delay, and the loss that was measured as that of the way there.")]
+delay, and the loss that was measured as that of the way there. Recordings of several gateways, one behind
+the other, are one trace: each says when it began.")]
 pub(super) struct Arguments {
     #[command(flatten)]
     gateway: Gateway,
@@ -29,7 +33,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Outcome {
     let mut client = Client::connect(&arguments.gateway)?;
     let mut recorder = Recorder::default();
-    output::write(&format!("{}\n", Trace::HEADER))?;
+    output::write(&heading())?;
     let (mut looks, mut at) = (0, Duration::ZERO);
     while arguments.pace.goes_on(looks) {
         let status: Status = client.ask_for(&Request::Status)?;
@@ -42,6 +46,12 @@ pub(super) fn run(arguments: &Arguments) -> Outcome {
         }
     }
     Ok(())
+}
+
+/// The first lines: recordings of several gateways, one behind the other, are one trace.
+fn heading() -> String {
+    let (_, calendar, _) = Clock::new(WallClock(0)).reading();
+    format!("{}\n{}\n", Trace::HEADER, Trace::began(Duration::from_nanos(calendar.0)))
 }
 
 /// What was written last for each peer.
@@ -87,6 +97,7 @@ fn best(links: &[LinkStatus]) -> (f64, f64) {
 mod tests {
     use super::*;
     use crate::cli::status;
+    use crate::sim::scenario::{self, Scenario};
 
     #[test]
     fn what_changed_is_written_and_can_be_read() {
@@ -103,5 +114,41 @@ mod tests {
             trace.rows.iter().filter(|row| row.to == 1).map(|row| (row.at, row.loss)).collect();
         assert_eq!(rows, [(Duration::ZERO, 0.0021), (Duration::from_secs(2), 1.0)]);
         assert_eq!(trace.rows[0].delay, Some(Duration::from_micros(18_720)));
+    }
+
+    #[test]
+    fn recordings_of_two_gateways_are_one_trace() {
+        let record = |name: &str, peer: &str, began: u64, cut: Option<u64>| {
+            let mut recorder = Recorder::default();
+            let mut status = status::tests::example();
+            status.node.name = name.to_owned();
+            status.peers.truncate(1);
+            status.peers[0].name = peer.to_owned();
+            let mut text =
+                format!("{}\n{}\n", Trace::HEADER, Trace::began(Duration::from_secs(began)));
+            for second in 0..60 {
+                let state = if cut.is_some_and(|cut| second >= cut) {
+                    LinkState::Down
+                } else {
+                    LinkState::Up
+                };
+                status.peers[0].links.iter_mut().for_each(|link| link.state = state);
+                text += &recorder.note(Duration::from_secs(second), &status);
+            }
+            text
+        };
+        // The second one began 20 s later; both see the same cut.
+        let joined =
+            record("mit", "utah", 1_000, Some(50)) + &record("utah", "mit", 1_020, Some(30));
+        let trace = Trace::parse(&joined).unwrap();
+        assert_eq!(trace.names, ["mit", "utah"]);
+        let cuts: Vec<_> = trace.rows.iter().filter(|row| row.loss == 1.0).collect();
+        assert_eq!(cuts.iter().map(|row| row.from).collect::<Vec<_>>(), [0, 1]);
+        assert!(cuts.iter().all(|row| row.at == Duration::from_secs(50)), "{cuts:?}");
+        let scenario = Scenario::parse("{ nodes: 2, duration: 100s, schemes: [direct] }").unwrap();
+        let report = scenario::run(&scenario, 2, Some(&trace), &mut |_| {});
+        // A fifth of a per cent is lost before.
+        let lost = report.schemes[0].sent - report.schemes[0].arrived;
+        assert!((100..=102).contains(&lost), "{lost}");
     }
 }

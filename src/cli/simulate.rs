@@ -114,8 +114,11 @@ fn load(path: &Path) -> Result<(Scenario, Option<Trace>), Failure> {
     };
     let scenario = Scenario::parse(&read(path)?).map_err(|what| wrong(path, what))?;
     let Some(name) = &scenario.underlay.trace else { return Ok((scenario, None)) };
-    let path = path.with_file_name(name);
-    let trace = Trace::parse(&read(&path)?).map_err(|what| wrong(&path, what))?;
+    let (file, path) = (path, path.with_file_name(name));
+    let text = std::fs::read_to_string(&path).map_err(|error| {
+        wrong(file, format!("underlay.trace: cannot read {}: {error}", path.display()))
+    })?;
+    let trace = Trace::parse(&text).map_err(|what| wrong(&path, what))?;
     let most = scenario.sizes().into_iter().max().unwrap_or(0);
     if trace.names.len() > usize::from(most) {
         let what = format!("it names {} nodes, the scenario has {most}", trace.names.len());
@@ -260,6 +263,18 @@ mod tests {
             assert!(words.starts_with("seed 74: t=0.000s: a loop\nagain"), "{words}");
             assert!(words.ends_with(": rongate simulate --swarm 74"), "{words}");
         }
+    }
+
+    #[test]
+    fn a_trace_that_is_not_there_is_told_with_its_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.yaml");
+        std::fs::write(&file, "underlay: { trace: none.csv }").unwrap();
+        let Err(Failure::Usage(told)) = load(&file) else { panic!("it is not there") };
+        assert!(
+            told.contains("a.yaml: underlay.trace: cannot read") && told.contains("none.csv"),
+            "{told}"
+        );
     }
 
     #[test]

@@ -13,11 +13,13 @@
 //! - [`swarm`] draws whole worlds and their faults from a seed, and judges what the nodes make of
 //!   them.
 
+mod agenda;
 mod audit;
 mod clock;
 pub mod host;
 mod middlebox;
 mod network;
+mod operate;
 mod overlay;
 mod places;
 pub mod scenario;
@@ -27,11 +29,10 @@ mod turn;
 mod under_way;
 mod underlay;
 
-use std::cmp::Ordering;
 use std::collections::{BinaryHeap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
+use agenda::Scheduled;
 pub use audit::{Audit, MARK};
 pub use clock::Clock;
 pub use middlebox::{BoxModel, Dependence, Middlebox};
@@ -118,37 +119,6 @@ enum Happening {
     /// A datagram comes before a link with a rate.
     GoesOn(Box<GoingOn>),
 }
-
-/// What is due when: an entry of the heap, which moves them around a lot.
-#[derive(Clone, Copy)]
-struct Scheduled {
-    at: Instant,
-    /// Order of arising.
-    key: u64,
-    /// Place in [`Simulator::happenings`].
-    place: u32,
-}
-
-impl Ord for Scheduled {
-    /// The heap gives the greatest first: that is the earliest.
-    fn cmp(&self, other: &Self) -> Ordering {
-        (other.at, other.key).cmp(&(self.at, self.key))
-    }
-}
-
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Self) -> bool {
-        self.key == other.key
-    }
-}
-
-impl Eq for Scheduled {}
 
 struct SimNode {
     node: Option<Node>,
@@ -306,73 +276,6 @@ impl Simulator {
         self.nodes[number].clock.local(self.now)
     }
 
-    /// Stops a node without a word, as `kill -9` would.
-    pub fn kill(&mut self, number: NodeNumber) {
-        let slot = &mut self.nodes[number];
-        let Some(node) = slot.node.take() else { return };
-        slot.timestamp_floor = slot.timestamp_floor.max(node.last_handshake_timestamp());
-        slot.armed = None;
-        slot.backlog.clear();
-    }
-
-    /// Starts a stopped node: a new incarnation that knows nothing but its configuration, and the
-    /// handshake timestamp that its predecessor left.
-    pub fn start(&mut self, number: NodeNumber) {
-        let mut seed = [0; 32];
-        self.rng.fill(&mut seed);
-        let slot = &mut self.nodes[number];
-        let (now, wall) = (slot.clock.local(self.now), slot.wall(self.now));
-        slot.incarnation += 1;
-        let mut config = slot.config.clone();
-        config.epoch = wall.0.max(config.epoch + slot.incarnation);
-        config.last_handshake_timestamp = slot.timestamp_floor;
-        slot.node = Some(Node::new(config, seed, now, wall));
-        slot.armed = None;
-        self.arm(number);
-    }
-
-    /// A node does nothing for `duration` from now on: its host is busy. What comes meanwhile waits.
-    pub fn freeze(&mut self, number: NodeNumber, duration: Duration) {
-        let until = self.now + duration;
-        self.nodes[number].frozen_until = until;
-        self.schedule(until, Happening::Thaw { node: number });
-    }
-
-    /// A node's calendar is set anew; its monotonic clock runs on.
-    pub fn set_calendar(&mut self, number: NodeNumber, ahead_ns: i64) {
-        self.nodes[number].clock.wall_ahead_ns = ahead_ns;
-    }
-
-    /// Puts a middlebox before an uplink; peers see its outside address.
-    pub fn put_box(
-        &mut self,
-        number: NodeNumber,
-        uplink: UplinkIndex,
-        model: BoxModel,
-        address: IpAddr,
-    ) {
-        let inside = self.nodes[number].config.uplinks[uplink.usize()].listen;
-        let middlebox = Middlebox::new(model, inside, address);
-        self.owners.remove(&inside);
-        self.outsides.insert(address, (number, uplink));
-        self.nodes[number].boxes[uplink.usize()] = Some(middlebox);
-    }
-
-    /// The middleboxes of a node forget everything.
-    pub fn reset_boxes(&mut self, number: NodeNumber) {
-        self.nodes[number].boxes.iter_mut().flatten().for_each(Middlebox::reset);
-    }
-
-    /// An operator tells a running node something.
-    pub fn operate(&mut self, number: NodeNumber, act: impl FnOnce(&mut Node, Instant)) {
-        let slot = &mut self.nodes[number];
-        let now = slot.clock.local(self.now);
-        if let Some(node) = &mut slot.node {
-            act(node, now);
-            self.arm(number);
-        }
-    }
-
     /// A host behind `number` sends an IP packet.
     pub fn send(&mut self, number: NodeNumber, packet: &[u8]) {
         self.send_frame(number, packet, Vnet::default());
@@ -392,57 +295,6 @@ impl Simulator {
         let bytes = bytes.to_vec();
         let arriving = Arriving { uplink, source, at: self.now, at_port: 0, bytes };
         self.schedule(self.now, Happening::Datagram { node: number, arriving });
-    }
-
-    /// Runs for `duration`.
-    pub fn run_for(&mut self, duration: Duration) {
-        self.run_until(self.now + duration);
-    }
-
-    /// Runs until `end`.
-    pub fn run_until(&mut self, end: Instant) {
-        while self.queue.peek().is_some_and(|next| next.at <= end) {
-            let Some(next) = self.queue.pop() else { break };
-            self.now = self.now.max(next.at);
-            if let Some(happening) = self.take(next.place) {
-                self.carry_out(happening);
-            }
-        }
-        self.now = self.now.max(end);
-    }
-
-    /// Runs until `end`, or until a node has delivered something, if that is earlier.
-    pub fn run_to_delivery(&mut self, end: Instant) {
-        while self.deliveries.is_empty() && self.queue.peek().is_some_and(|next| next.at <= end) {
-            let Some(next) = self.queue.pop() else { break };
-            self.now = self.now.max(next.at);
-            if let Some(happening) = self.take(next.place) {
-                self.carry_out(happening);
-            }
-        }
-        if self.deliveries.is_empty() {
-            self.now = self.now.max(end);
-        }
-    }
-
-    fn take(&mut self, place: u32) -> Option<Happening> {
-        self.free_places.push(place);
-        self.happenings[place as usize].take()
-    }
-
-    /// The next event, if it is a datagram that comes to `number` at this very instant.
-    fn next_with_it(&mut self, number: NodeNumber) -> Option<Arriving> {
-        let next = self.queue.peek().filter(|next| next.at <= self.now)?;
-        let place = next.place;
-        match &self.happenings[place as usize] {
-            Some(Happening::Datagram { node, .. }) if *node == number => {}
-            _ => return None,
-        }
-        self.queue.pop();
-        match self.take(place) {
-            Some(Happening::Datagram { arriving, .. }) => Some(arriving),
-            _ => None,
-        }
     }
 
     /// What the nodes delivered since the last call, in order.
@@ -486,31 +338,8 @@ impl Simulator {
         self.most_turns
     }
 
-    /// Moves an uplink of a node to another address, as a NAT on the way or a new lease does.
-    pub fn readdress(&mut self, number: NodeNumber, uplink: UplinkIndex, address: SocketAddr) {
-        let listen = &mut self.nodes[number].config.uplinks[uplink.usize()].listen;
-        self.owners.remove(&std::mem::replace(listen, address));
-        self.owners.insert(address, (number, uplink));
-    }
-
     /// The calendar.
     pub fn wall(&self) -> WallClock {
         WallClock(WALL_START_NS + self.now.as_micros() * 1_000)
-    }
-
-    fn schedule(&mut self, at: Instant, happening: Happening) {
-        let key = self.next;
-        self.next += 1;
-        let place = match self.free_places.pop() {
-            Some(place) => {
-                self.happenings[place as usize] = Some(happening);
-                place
-            }
-            None => {
-                self.happenings.push(Some(happening));
-                (self.happenings.len() - 1) as u32
-            }
-        };
-        self.queue.push(Scheduled { at, key, place });
     }
 }

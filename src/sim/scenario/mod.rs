@@ -15,8 +15,12 @@
 //! | `copies` | the direct way or one relay chosen at random passes its copy |
 //! | `any` | any way with at most one relay passes it: the bound of all the above but `two-hop` |
 
+mod check;
 mod failures;
+mod files;
+mod pending;
 mod plot;
+mod read;
 mod report;
 mod run;
 mod schemes;
@@ -27,9 +31,9 @@ mod trace;
 
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
-pub use report::{Control, Report, SchemeReport, Timeline, by_size};
+pub use report::{Control, PairReport, Report, SchemeReport, Timeline, by_size};
 pub use run::run;
 pub use tcp::TcpReport;
 pub use trace::{Row, Trace};
@@ -50,18 +54,20 @@ pub struct Scenario {
     /// All chance comes from it.
     pub seed: u64,
     /// Virtual time.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "read::duration")]
     pub duration: Duration,
     /// Before this nothing fails and nothing is measured.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "read::duration")]
     pub warm_up: Duration,
     /// The nodes start one after the other within this time of the warm-up.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "read::duration")]
     pub starts_within: Duration,
     /// How many nodes; with several numbers, one run for each.
+    #[serde(deserialize_with = "read::nodes")]
     pub nodes: Nodes,
     /// How many overlays of so many nodes each, which know nothing of each other; the first nodes of
     /// all stand at the same place, and so on. With several numbers, one run for each.
+    #[serde(deserialize_with = "read::overlays")]
     pub overlays: Nodes,
     /// What lies between them.
     pub underlay: UnderlayConfig,
@@ -70,13 +76,14 @@ pub struct Scenario {
     /// What is compared.
     pub schemes: Vec<String>,
     /// Each directed pair sends a packet so often; models are asked as often.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "read::duration")]
     pub every: Duration,
     /// To how many of the nodes that come next each one sends; to all unless given.
     pub talks_to: Option<u16>,
     /// No packets through the overlay: only its control traffic.
     pub silent: bool,
     /// What each node may send for probes, advertisements and rekeys, bits per second.
+    #[serde(deserialize_with = "read::bits_per_second")]
     pub budget_bps: u64,
     /// Connections of hosts, by the overlay and by the direct way, if those are compared.
     pub tcp: Vec<TcpFlow>,
@@ -106,8 +113,7 @@ impl Default for Scenario {
 }
 
 /// How many.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(untagged)]
+#[derive(Clone, Debug)]
 pub enum Nodes {
     /// A number.
     One(u16),
@@ -132,22 +138,22 @@ pub struct UnderlayConfig {
     /// it every pair has a link of its own.
     pub transit_stub: Option<Size>,
     /// How long the underlay's routing takes to go round a dead link; never when absent.
-    #[serde(deserialize_with = "some_duration")]
+    #[serde(deserialize_with = "read::some_duration")]
     pub reroutes_after: Option<Duration>,
     /// Delay of each pair's own link, drawn between these two.
-    #[serde(deserialize_with = "durations")]
+    #[serde(deserialize_with = "read::durations")]
     pub delay: (Duration, Duration),
     /// Jitter of each pair.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "read::duration")]
     pub jitter: Duration,
     /// Loss of each pair.
     pub loss: f64,
     /// What each link between routers passes, or each pair's own where there are none, bits per
     /// second; everything when absent.
-    #[serde(deserialize_with = "some_rate")]
+    #[serde(deserialize_with = "read::some_rate")]
     pub rate: Option<u64>,
     /// With a rate: what would wait longer than this is lost.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "read::duration")]
     pub queue: Duration,
     /// A file of what was measured or recorded, in the format of [`Trace`].
     pub trace: Option<String>,
@@ -194,16 +200,16 @@ pub struct Failure {
     /// What kind of thing.
     pub what: FailureKind,
     /// Mean time from the end of one failure to the beginning of the next.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "read::duration")]
     pub every: Duration,
     /// Mean time that one lasts.
-    #[serde(deserialize_with = "duration")]
+    #[serde(deserialize_with = "read::duration")]
     pub lasts: Duration,
     /// Loss while it lasts; 1 is an outage.
     #[serde(default = "one")]
     pub loss: f64,
-    /// Delay added while it lasts; links between routers keep theirs.
-    #[serde(default, deserialize_with = "duration")]
+    /// Delay added while it lasts; not for links between routers.
+    #[serde(default, deserialize_with = "read::duration")]
     pub delay: Duration,
 }
 
@@ -216,7 +222,7 @@ pub struct TcpFlow {
     /// That of the receiver's.
     pub to: u16,
     /// What the sender's user writes, bits per second; as much as goes when absent.
-    #[serde(default, deserialize_with = "some_rate")]
+    #[serde(default, deserialize_with = "read::some_rate")]
     pub rate: Option<u64>,
 }
 
@@ -242,52 +248,8 @@ impl Scenario {
     /// Reads a scenario; an error says what is wrong and where.
     pub fn parse(text: &str) -> Result<Self, String> {
         let scenario: Self = serde_yaml::from_str(text).map_err(|error| error.to_string())?;
-        scenario.check()?;
+        check::check(&scenario, text)?;
         Ok(scenario)
-    }
-
-    fn check(&self) -> Result<(), String> {
-        let sizes = self.sizes();
-        if sizes.is_empty() || sizes.iter().any(|&n| !(2..=NODES_MAX).contains(&n)) {
-            return Err(format!("nodes: from 2 to {NODES_MAX}"));
-        }
-        let most = sizes.iter().max().copied().unwrap_or_default();
-        let overlays = self.overlays.list();
-        let wrong = |n: &u16| *n == 0 || most.saturating_mul(*n) > NODES_MAX;
-        if overlays.is_empty() || overlays.iter().any(wrong) {
-            return Err(format!("overlays: at least 1, and no more than {NODES_MAX} nodes in all"));
-        }
-        let knows_all = |scheme: &String| scheme != "overlay" && scheme != "direct";
-        if overlays.iter().any(|n| *n > 1)
-            && (self.schemes.iter().any(knows_all) || !self.tcp.is_empty())
-        {
-            return Err("overlays: with several, schemes are direct and overlay only".to_owned());
-        }
-        if self.starts_within > self.warm_up {
-            return Err("starts_within: no longer than warm_up".to_owned());
-        }
-        if self.every.is_zero() || self.duration.is_zero() {
-            return Err("every, duration: not zero".to_owned());
-        }
-        for scheme in &self.schemes {
-            if scheme != "overlay" {
-                schemes::Scheme::parse(scheme)?;
-            }
-        }
-        let fractions = self.failures.iter().map(|f| f.loss).chain([self.underlay.loss]);
-        if fractions.into_iter().any(|loss| !(0.0..=1.0).contains(&loss)) {
-            return Err("loss: a fraction from 0 to 1".to_owned());
-        }
-        let zero = |f: &Failure| f.every.is_zero() || f.lasts.is_zero();
-        if self.failures.iter().any(zero) {
-            return Err("failures: every and lasts are not zero".to_owned());
-        }
-        let least = sizes.iter().min().copied().unwrap_or_default();
-        let wrong = |flow: &TcpFlow| flow.from == flow.to || flow.from.max(flow.to) >= least;
-        if self.tcp.iter().any(wrong) {
-            return Err(format!("tcp: from and to are two nodes from 0 to {}", least - 1));
-        }
-        Ok(())
     }
 
     /// The numbers of nodes, one run for each.
@@ -316,34 +278,6 @@ impl Scenario {
         let (loss, jitter) = (self.underlay.loss, self.underlay.jitter);
         LinkModel { loss, jitter, max_payload: 1_472, ..base }
     }
-}
-
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    crate::config::parse_duration(&text).map_err(serde::de::Error::custom)
-}
-
-fn some_rate<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-    use serde::de::Error as _;
-    let text = String::deserialize(deserializer)?;
-    let rate = text.parse::<crate::config::Rate>().map_err(D::Error::custom)?;
-    Ok(Some(rate.bits_per_second().max(1)))
-}
-
-fn some_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-    duration(deserializer).map(Some)
-}
-
-fn durations<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(Duration, Duration), D::Error> {
-    use serde::de::Error as _;
-    let text = String::deserialize(deserializer)?;
-    let (low, high) = text.split_once("..").unwrap_or((&text, &text));
-    let read = |text: &str| crate::config::parse_duration(text).map_err(D::Error::custom);
-    let both = (read(low)?, read(high)?);
-    if both.0 > both.1 {
-        return Err(D::Error::custom("the first is the smaller one, like 5ms..60ms"));
-    }
-    Ok(both)
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Plots as SVG, by hand: they open in any browser and need nothing.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::report::Timeline;
@@ -10,6 +11,9 @@ const LEFT: f64 = 70.0;
 const TOP: f64 = 40.0;
 const RIGHT: f64 = 150.0;
 const BOTTOM: f64 = 50.0;
+const LEGEND_STEP: f64 = 18.0;
+const NONE: &str = "#ff0000";
+const DIRECT: &str = "#cccccc";
 /// Told apart also by those who do not see all colours (Okabe and Ito).
 const COLOURS: [&str; 8] =
     ["#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#b5a800"];
@@ -59,9 +63,9 @@ impl Canvas {
         self.path(&[(LEFT, TOP), (LEFT, bottom), (right, bottom)], "#888888", 1.0);
     }
 
-    fn legend(&mut self, index: usize, name: &str) {
-        let y = TOP + 18.0 * index as f64;
-        self.rect([WIDTH - RIGHT + 12.0, y, 12.0, 12.0], colour(index));
+    fn legend(&mut self, index: usize, colour: &str, name: &str) {
+        let y = TOP + LEGEND_STEP * index as f64;
+        self.rect([WIDTH - RIGHT + 12.0, y, 12.0, 12.0], colour);
         self.text(WIDTH - RIGHT + 30.0, y + 11.0, "start", name);
     }
 
@@ -84,24 +88,52 @@ fn number(value: f64) -> String {
     }
 }
 
-/// Cumulative distributions over a logarithmic axis.
-pub(super) fn cdf(title: &str, curves: &[(String, Vec<(f64, f64)>)]) -> String {
+/// How values lie along an axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Axis {
+    Logarithmic,
+    Linear,
+}
+
+impl Axis {
+    fn place(self, value: f64) -> f64 {
+        if self == Self::Logarithmic { value.max(1e-3).log10() } else { value }
+    }
+
+    fn value(self, place: f64) -> f64 {
+        if self == Self::Logarithmic { 10_f64.powf(place) } else { place }
+    }
+
+    /// The first and the last mark for values between these, and how many steps lie between.
+    fn marks(self, low: f64, high: f64) -> (f64, f64, u32) {
+        let low = low.floor();
+        let high = high.ceil();
+        // What never varies is at the right end.
+        let low = if high - low < 1.0 { high - 1.0 } else { low };
+        let steps = if self == Self::Logarithmic { (high - low) as u32 } else { 5 };
+        (low, high, steps)
+    }
+}
+
+/// Cumulative distributions.
+pub(super) fn cdf(title: &str, curves: &[(String, Vec<(f64, f64)>)], axis: Axis) -> String {
     let mut canvas = Canvas::new(title, HEIGHT);
     canvas.axes();
-    let all = || curves.iter().flat_map(|curve| &curve.1).map(|point| point.0.max(1e-3));
-    let low = all().fold(f64::INFINITY, f64::min).log10().floor();
-    let high = all().fold(f64::NEG_INFINITY, f64::max).log10().ceil().max(low + 1.0);
+    let all = || curves.iter().flat_map(|curve| &curve.1).map(|point| axis.place(point.0));
+    let (low, high) =
+        (all().fold(f64::INFINITY, f64::min), all().fold(f64::NEG_INFINITY, f64::max));
     if !low.is_finite() {
         canvas.text(LEFT + 20.0, TOP + 40.0, "start", "nothing to show");
         return canvas.done();
     }
-    let x =
-        |value: f64| LEFT + (value.max(1e-3).log10() - low) / (high - low) * (WIDTH - LEFT - RIGHT);
+    let (low, high, marks) = axis.marks(low, high);
+    let along = |place: f64| LEFT + (place - low) / (high - low) * (WIDTH - LEFT - RIGHT);
+    let x = |value: f64| along(axis.place(value));
     let y = |fraction: f64| HEIGHT - BOTTOM - fraction * (HEIGHT - TOP - BOTTOM);
-    for step in 0..=(high - low) as u32 {
-        let value = 10_f64.powf(low + f64::from(step));
-        canvas.path(&[(x(value), y(0.0)), (x(value), y(1.0))], "#eeeeee", 1.0);
-        canvas.text(x(value), HEIGHT - BOTTOM + 18.0, "middle", &number(value));
+    for mark in 0..=marks {
+        let place = low + (high - low) * f64::from(mark) / f64::from(marks);
+        canvas.path(&[(along(place), y(0.0)), (along(place), y(1.0))], "#eeeeee", 1.0);
+        canvas.text(along(place), HEIGHT - BOTTOM + 18.0, "middle", &number(axis.value(place)));
     }
     for quarter in 0..=4 {
         let fraction = f64::from(quarter) / 4.0;
@@ -115,7 +147,7 @@ pub(super) fn cdf(title: &str, curves: &[(String, Vec<(f64, f64)>)]) -> String {
             last = fraction;
         }
         canvas.path(&line, colour(index), 2.0);
-        canvas.legend(index, name);
+        canvas.legend(index, colour(index), name);
     }
     canvas.done()
 }
@@ -132,7 +164,7 @@ pub(super) fn bars(title: &str, values: &[(String, f64)]) -> String {
         let top = HEIGHT - BOTTOM - height;
         canvas.rect([x, top, step * 0.7, height], colour(index));
         canvas.text(x + step * 0.35, top - 4.0, "middle", &format!("{value:.4}"));
-        canvas.legend(index, name);
+        canvas.legend(index, colour(index), name);
     }
     canvas.done()
 }
@@ -160,29 +192,53 @@ pub(super) fn line(x_name: &str, y_name: &str, points: &[(f64, f64)]) -> String 
 /// A strip for each pair: direct, by which relay, or none.
 pub(super) fn timeline(timeline: &Timeline) -> String {
     let row_height = 14.0;
-    let height = TOP + BOTTOM + row_height * timeline.rows.len() as f64;
+    let legend = legend(timeline);
+    let strips = row_height * timeline.rows.len() as f64;
+    let height = TOP + BOTTOM + strips.max(LEGEND_STEP * legend.len() as f64);
     let (ticks, every) = timeline.span();
     let span = f64::from(ticks.max(1));
-    let title = format!(
-        "paths over {:.0} s: grey direct, red none, other colours by relay",
-        span * every.as_secs_f64()
-    );
+    let (shown, all) = (timeline.rows.len(), timeline.pairs());
+    let of = if shown < all { format!("the first {shown} of {all}") } else { format!("all {all}") };
+    let title = format!("paths over {:.0} s: {of} pairs", span * every.as_secs_f64());
     let mut canvas = Canvas::new(&title, height);
-    let x = |tick: u32| LEFT + f64::from(tick) / span * (WIDTH - LEFT - 20.0);
+    let x = |tick: u32| LEFT + f64::from(tick) / span * (WIDTH - LEFT - RIGHT);
     for (index, ((a, b), changes)) in timeline.rows.iter().enumerate() {
         let y = TOP + row_height * index as f64;
         canvas.text(LEFT - 6.0, y + 10.0, "end", &format!("n{a} > n{b}"));
         let ends = changes.iter().skip(1).map(|change| change.0).chain([ticks]);
         for (&(from, code), to) in changes.iter().zip(ends) {
-            let colour = match code {
-                0 => "#ff0000",
-                1 => "#cccccc",
-                relay => colour(usize::from(relay) - 1),
-            };
-            canvas.rect([x(from), y, x(to) - x(from), row_height - 3.0], colour);
+            canvas.rect([x(from), y, x(to) - x(from), row_height - 3.0], path_colour(code));
         }
     }
+    for (index, (colour, name)) in legend.iter().enumerate() {
+        canvas.legend(index, colour, name);
+    }
     canvas.done()
+}
+
+const fn path_colour(code: u16) -> &'static str {
+    match code {
+        0 => NONE,
+        1 => DIRECT,
+        relay => colour(relay as usize - 2),
+    }
+}
+
+/// What each colour of a timeline means; with many relays some have the same one.
+fn legend(timeline: &Timeline) -> Vec<(&'static str, String)> {
+    let codes: BTreeSet<u16> =
+        timeline.rows.iter().flat_map(|row| &row.1).map(|change| change.1).collect();
+    let mut legend = vec![(DIRECT, "direct".to_owned()), (NONE, "none".to_owned())];
+    for relay in codes.iter().filter_map(|code| code.checked_sub(2)) {
+        let (colour, name) = (path_colour(relay + 2), format!("n{relay}"));
+        match legend.iter_mut().find(|entry| entry.0 == colour) {
+            Some((_, names)) if names.len() < 14 => *names += &format!(", {name}"),
+            Some((_, names)) if !names.ends_with("...") => *names += ", ...",
+            Some(_) => {}
+            None => legend.push((colour, format!("by {name}"))),
+        }
+    }
+    legend
 }
 
 #[cfg(test)]
@@ -193,8 +249,10 @@ mod tests {
     fn plots_are_well_formed_even_of_nothing() {
         let curve = vec![("a & <b>".to_owned(), vec![(0.5, 0.25), (1_000.0, 1.0)])];
         for svg in [
-            cdf("t", &curve),
-            cdf("t", &[]),
+            cdf("t", &curve, Axis::Logarithmic),
+            cdf("t", &curve, Axis::Linear),
+            cdf("t", &[("a".to_owned(), vec![(100.0, 1.0)])], Axis::Linear),
+            cdf("t", &[], Axis::Logarithmic),
             bars("t", &[("a".to_owned(), 0.0)]),
             bars("t", &[]),
             line("x", "y", &[(5.0, 1.0), (400.0, 33.0)]),

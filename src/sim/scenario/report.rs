@@ -67,12 +67,35 @@ pub struct SchemeReport {
     pub avoided: Option<f64>,
     /// Of two copies, the fraction of second ones that were lost when the first was.
     pub second_lost_too: Option<f64>,
+    /// Each directed pair that sent something.
+    #[serde(skip)]
+    pub pairs: Vec<PairReport>,
     /// Every gap, sorted.
     #[serde(skip)]
     pub gap_list: Vec<f64>,
     /// Milliseconds and the fraction up to them.
     #[serde(skip)]
     pub latency_cdf: Vec<(f64, f64)>,
+}
+
+/// What became of the packets of one directed pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PairReport {
+    /// The number of the sender's node.
+    pub from: usize,
+    /// That of the receiver's.
+    pub to: usize,
+    /// Packets.
+    pub sent: u64,
+    /// Those that arrived.
+    pub arrived: u64,
+}
+
+impl PairReport {
+    /// The fraction that arrived.
+    pub fn availability(&self) -> f64 {
+        self.arrived as f64 / self.sent.max(1) as f64
+    }
 }
 
 /// What the nodes sent, headers of IP and UDP counted.
@@ -130,6 +153,11 @@ impl Timeline {
 
     pub(super) const fn end_tick(&mut self) {
         self.ticks += 1;
+    }
+
+    /// How many pairs there are, drawn or not.
+    pub(super) const fn pairs(&self) -> usize {
+        self.pairs
     }
 
     /// Ticks so far, and how long each is.
@@ -233,68 +261,6 @@ impl Report {
         let Self { scenario, nodes, seed, .. } = self;
         format!("{scenario}: {overlays}{nodes} nodes, {hours:.2} hours, seed {seed}\n")
     }
-
-    /// Tables and plots: names and contents of files.
-    pub fn files(&self) -> Vec<(String, String)> {
-        let mut gaps = "scheme,seconds\n".to_owned();
-        let mut latency = "scheme,ms,fraction\n".to_owned();
-        for scheme in &self.schemes {
-            for seconds in &scheme.gap_list {
-                let _ = writeln!(gaps, "{},{seconds}", scheme.name);
-            }
-            for (ms, fraction) in &scheme.latency_cdf {
-                let _ = writeln!(latency, "{},{ms:.3},{fraction:.6}", scheme.name);
-            }
-        }
-        let cdfs = |points: fn(&SchemeReport) -> Vec<(f64, f64)>| {
-            let of = |scheme: &SchemeReport| (scheme.name.clone(), points(scheme));
-            self.schemes.iter().map(of).collect::<Vec<_>>()
-        };
-        let losses: Vec<_> = self
-            .schemes
-            .iter()
-            .map(|scheme| (scheme.name.clone(), (1.0 - scheme.availability) * 100.0))
-            .collect();
-        let mut files = vec![
-            ("gaps.csv".to_owned(), gaps),
-            ("latency.csv".to_owned(), latency),
-            ("loss.svg".to_owned(), plot::bars("packets lost, per cent", &losses)),
-            (
-                "gaps.svg".to_owned(),
-                plot::cdf("length of gaps, seconds", &cdfs(|scheme| steps(&scheme.gap_list))),
-            ),
-            (
-                "latency.svg".to_owned(),
-                plot::cdf("one-way latency, ms", &cdfs(|scheme| scheme.latency_cdf.clone())),
-            ),
-        ];
-        if !self.tcp.is_empty() {
-            let stalled = |flow: &TcpReport| {
-                (format!("{} n{} n{}", flow.scheme, flow.from, flow.to), flow.stalled_s)
-            };
-            let stalled: Vec<_> = self.tcp.iter().map(stalled).collect();
-            files.push(("tcp.csv".to_owned(), tcp::csv(&self.tcp)));
-            files.push(("tcp.svg".to_owned(), plot::bars("TCP: seconds stalled", &stalled)));
-        }
-        if self.timeline.span().0 > 0 {
-            files.push(("paths.svg".to_owned(), plot::timeline(&self.timeline)));
-        }
-        files
-    }
-}
-
-/// Sorted values as a CDF.
-fn steps(sorted: &[f64]) -> Vec<(f64, f64)> {
-    let total = sorted.len() as f64;
-    let mut points: Vec<(f64, f64)> = Vec::new();
-    for (index, &value) in sorted.iter().enumerate() {
-        let fraction = (index + 1) as f64 / total;
-        match points.last_mut() {
-            Some(last) if last.0 == value => last.1 = fraction,
-            _ => points.push((value, fraction)),
-        }
-    }
-    points
 }
 
 /// Control traffic by number of nodes, as a table for people and a plot.

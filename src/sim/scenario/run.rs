@@ -2,12 +2,12 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::time::Duration;
 
 use blake2::{Blake2s256, Digest as _};
 
 use super::Scenario;
 use super::failures::Failures;
+use super::pending::{PATIENCE, Pending};
 use super::report::{Control, Report, Timeline};
 use super::schemes::{Matrix, Scheme};
 use super::sites;
@@ -22,11 +22,11 @@ use crate::sim::{Delivery, LinkModel, Simulator, Underlay, host};
 use crate::telemetry::Tally as Traffic;
 use crate::time::Instant;
 
-/// A packet that takes longer is lost.
-const PATIENCE: Duration = Duration::from_secs(3);
 /// Pairs whose paths are drawn.
 const TIMELINE_PAIRS: usize = 40;
 const PACKET_LEN: usize = 100;
+/// How often at least, in a run, the progress is told.
+const STEPS: u32 = 1_000;
 
 /// Carries a scenario out with so many nodes in each overlay; of several numbers of overlays, the first
 /// counts. `progress` hears the fraction that is done.
@@ -36,21 +36,16 @@ pub fn run(
     trace: Option<&Trace>,
     progress: &mut dyn FnMut(f64),
 ) -> Report {
-    let mut run = Run::new(scenario, usize::from(nodes), trace);
-    let start = run.simulator.now();
+    let mut run = Run::new(scenario, usize::from(nodes), trace, progress);
     run.warm_up();
     run.warm = run.traffic();
     run.tcp = Some(Tcp::new(scenario, &run.addresses, run.simulator.now()));
-    let end = start + scenario.warm_up + scenario.duration;
+    let end = run.simulator.now() + scenario.duration;
     while run.simulator.now() < end {
         run.tick();
-        let done = run.simulator.now() - start;
-        progress(done.as_secs_f64() / (end - start).as_secs_f64());
     }
     let tcp = run.tcp.take().map(|mut tcp| tcp.finish(run.simulator.now()));
-    run.simulator.run_for(PATIENCE);
-    let last = run.simulator.take_deliveries();
-    run.collect(&last);
+    run.pass(run.simulator.now() + PATIENCE);
     let (tcp, tcp_wrong) = tcp.unwrap_or_default();
     run.finish(tcp, tcp_wrong)
 }
@@ -68,21 +63,26 @@ struct Run<'s> {
     /// Models with their books.
     models: Vec<(Scheme, Tally)>,
     matrices: VecDeque<Matrix>,
-    overlay: Option<Tally>,
-    /// Packets in the overlay: pair, when sent, and when it arrived.
-    pending: VecDeque<(usize, Instant, Option<Duration>)>,
-    /// The id of the first one pending.
-    first_id: u64,
+    overlay: Option<Pending>,
+    /// The direct way where there are queues, of which a model knows nothing.
+    direct: Option<Pending>,
     timeline: Timeline,
     /// From the end of the warm-up on.
     tcp: Option<Tcp>,
     warm: Traffic,
     digest: Blake2s256,
-    start: Instant,
+    begun: Instant,
+    /// Hears the fraction that is done.
+    progress: &'s mut dyn FnMut(f64),
 }
 
 impl<'s> Run<'s> {
-    fn new(scenario: &'s Scenario, nodes: usize, trace: Option<&Trace>) -> Self {
+    fn new(
+        scenario: &'s Scenario,
+        nodes: usize,
+        trace: Option<&Trace>,
+        progress: &'s mut dyn FnMut(f64),
+    ) -> Self {
         let mut bytes = *b"scenario: what would have been? ";
         bytes[..8].copy_from_slice(&scenario.seed.to_le_bytes());
         let mut rng = Rng::new(bytes);
@@ -117,66 +117,80 @@ impl<'s> Run<'s> {
             failures.lay(a, b, &mut simulator.network);
         }
         let tally = |name: &str| Tally::new(name, nodes * nodes, scenario.every);
-        let models = scenario
-            .schemes
-            .iter()
-            .filter_map(|name| Scheme::parse(name).ok().map(|scheme| (scheme, tally(name))));
-        let models = models.collect();
-        let overlay = scenario.schemes.iter().any(|name| name == "overlay");
+        let queues = scenario.underlay.rate.is_some();
+        let models =
+            scenario.schemes.iter().filter_map(|name| Some((name, Scheme::parse(name).ok()?)));
+        let models = models.filter(|(_, scheme)| !queues || *scheme != Scheme::Direct);
+        let models = models.map(|(name, scheme)| (scheme, tally(name))).collect();
+        let has = |name: &str| scenario.schemes.iter().any(|scheme| scheme == name);
         Self {
             models,
-            overlay: overlay.then(|| tally("overlay")),
+            overlay: has("overlay").then(|| Pending::new(tally("overlay"))),
+            direct: (queues && has("direct")).then(|| Pending::new(tally("direct"))),
             timeline: Timeline::new(overlays, each, TIMELINE_PAIRS, scenario.every),
             each,
             rows: trace.map_or_else(VecDeque::new, |trace| trace.rows.clone().into()),
             matrices: VecDeque::new(),
-            pending: VecDeque::new(),
-            first_id: 0,
             tcp: None,
             warm: Traffic::default(),
             digest: Blake2s256::new(),
+            begun: simulator.now(),
             scenario,
             simulator,
             underlay,
             failures,
             addresses,
             rng,
-            start,
+            progress,
         }
     }
 
     /// Starts the nodes, at once unless the scenario says otherwise, and lets them settle.
     fn warm_up(&mut self) {
-        let nodes = self.addresses.len();
-        let begun = self.simulator.now();
-        for node in (0..nodes).filter(|_| self.overlay.is_some()) {
+        let nodes = if self.overlay.is_some() { self.addresses.len() } else { 0 };
+        for node in 0..nodes {
             let after = self.scenario.starts_within.mul_f64(node as f64 / nodes as f64);
             if !after.is_zero() {
-                self.simulator.run_until(begun + after);
+                self.pass(self.begun + after);
             }
             self.simulator.start(node);
         }
-        self.simulator.run_until(begun + self.scenario.warm_up);
+        self.pass(self.begun + self.scenario.warm_up);
+    }
+
+    /// Lets time pass until `end`.
+    fn pass(&mut self, end: Instant) {
+        let whole = self.scenario.warm_up + self.scenario.duration + PATIENCE;
+        while self.simulator.now() < end {
+            let step = (self.simulator.now() + whole / STEPS).min(end);
+            let mut delivered = match &mut self.tcp {
+                Some(tcp) => tcp.run_until(&mut self.simulator, step),
+                None => {
+                    self.simulator.run_until(step);
+                    Vec::new()
+                }
+            };
+            delivered.extend(self.simulator.take_deliveries());
+            self.collect(&delivered);
+            let done = self.simulator.now() - self.begun;
+            (self.progress)(done.as_secs_f64() / whole.as_secs_f64());
+        }
     }
 
     /// One packet of every pair by every scheme.
     fn tick(&mut self) {
         let now = self.simulator.now();
+        let start = self.begun + self.scenario.warm_up;
         let network = &mut self.simulator.network;
         self.failures.advance(now, network, self.underlay.as_ref(), &mut self.rng);
-        while self.rows.front().is_some_and(|row| self.start + row.at <= now) {
+        while self.rows.front().is_some_and(|row| start + row.at <= now) {
             let Some(row) = self.rows.pop_front() else { break };
             self.failures.apply(&row, network);
         }
         self.ask_models(now);
+        self.use_direct(now);
         self.use_overlay(now);
-        let end = now + self.scenario.every;
-        let mut delivered = match &mut self.tcp {
-            Some(tcp) => tcp.run_until(&mut self.simulator, end),
-            None => Vec::new(),
-        };
-        delivered.extend(self.simulator.take_deliveries());
-        self.collect(&delivered);
+        self.pass(now + self.scenario.every);
     }
 
     fn ask_models(&mut self, now: Instant) {
@@ -204,10 +218,18 @@ impl<'s> Run<'s> {
         }
     }
 
-    fn use_overlay(&mut self, now: Instant) {
-        if self.overlay.is_none() {
-            return;
+    fn use_direct(&mut self, now: Instant) {
+        let Some(direct) = &mut self.direct else { return };
+        let (nodes, each) = (self.addresses.len(), self.each);
+        for (a, b) in pairs_of(nodes).filter(|&pair| talks(pair, each, self.scenario.talks_to)) {
+            let number = direct.send(a * nodes + b, now);
+            let ends = (self.addresses[a], self.addresses[b]);
+            self.simulator.send_beside(ends.0, ends.1, PACKET_LEN, number);
         }
+    }
+
+    fn use_overlay(&mut self, now: Instant) {
+        let Some(overlay) = &mut self.overlay else { return };
         let (nodes, each) = (self.addresses.len(), self.each);
         let talking = self.scenario.talks_to;
         for (a, b) in pairs_of(nodes).filter(|&pair| talks(pair, each, talking)) {
@@ -225,9 +247,8 @@ impl<'s> Run<'s> {
             };
             self.timeline.note(a, b, code);
             if !self.scenario.silent {
-                let id = self.first_id + self.pending.len() as u64;
+                let id = overlay.send(a * nodes + b, now);
                 let packet = host::packet(sites::host(a), sites::host(b), id, PACKET_LEN);
-                self.pending.push_back((a * nodes + b, now, None));
                 self.simulator.send(a, &packet);
             }
         }
@@ -240,18 +261,18 @@ impl<'s> Run<'s> {
             self.digest.update(delivery.at.as_micros().to_le_bytes());
             self.digest.update(&delivery.packet);
             let Ok(Some(letter)) = host::open(&delivery.packet) else { continue };
-            let index = letter.id.checked_sub(self.first_id);
-            let entry = index.and_then(|index| self.pending.get_mut(index as usize));
-            if let Some((_, at, arrived @ None)) = entry {
-                *arrived = Some(delivery.at - *at);
+            if let Some(overlay) = &mut self.overlay {
+                overlay.arrived(letter.id, delivery.at);
+            }
+        }
+        for (number, at) in self.simulator.take_beside() {
+            if let Some(direct) = &mut self.direct {
+                direct.arrived(number, at);
             }
         }
         let now = self.simulator.now();
-        let Some(tally) = &mut self.overlay else { return };
-        while self.pending.front().is_some_and(|(_, at, _)| now - *at >= PATIENCE) {
-            let Some((pair, _, arrived)) = self.pending.pop_front() else { break };
-            self.first_id += 1;
-            tally.add(pair, arrived.into());
+        for pending in [&mut self.overlay, &mut self.direct].into_iter().flatten() {
+            pending.settle(now);
         }
     }
 
@@ -278,8 +299,10 @@ impl<'s> Run<'s> {
             with_data: !self.scenario.silent || !tcp.is_empty(),
         });
         let silent = self.scenario.silent;
-        let overlay = self.overlay.filter(|_| !silent);
-        let tallies = self.models.into_iter().map(|(_, tally)| tally).chain(overlay);
+        let overlay = self.overlay.filter(|_| !silent).map(|overlay| overlay.tally);
+        let direct = self.direct.map(|direct| direct.tally);
+        let models = self.models.into_iter().map(|(_, tally)| tally);
+        let tallies = direct.into_iter().chain(models).chain(overlay);
         let mut report = Report {
             scenario: self.scenario.name.clone(),
             about: self.scenario.about.clone(),

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::pending::PATIENCE;
 use crate::rng::Rng;
 use crate::sim::Truth;
 use crate::time::Instant;
@@ -16,8 +17,8 @@ pub(super) struct Matrix {
 }
 
 impl Matrix {
-    pub(super) const fn new(at: Instant, nodes: usize, ways: Vec<Truth>) -> Self {
-        Self { nodes, at, ways }
+    pub(super) fn new(at: Instant, nodes: usize, ways: Vec<Truth>) -> Self {
+        Self { nodes, at, ways: ways.into_iter().map(in_time).collect() }
     }
 
     fn loss(&self, way: &[usize]) -> f64 {
@@ -34,7 +35,8 @@ impl Matrix {
 
     /// True when a datagram of now passes; each is a draw of its own.
     fn passes(&self, way: &[usize], rng: &mut Rng) -> Option<Duration> {
-        (!rng.chance(self.loss(way))).then(|| self.delay(way))
+        let passes = !rng.chance(self.loss(way));
+        passes.then(|| self.delay(way)).filter(|delay| *delay <= PATIENCE)
     }
 
     /// The way with the least loss, and of those the fastest, with at most one relay.
@@ -68,6 +70,11 @@ impl Matrix {
         let (loss, than) = (self.loss(a), self.loss(b));
         loss < than || loss == than && self.delay(a) < self.delay(b)
     }
+}
+
+/// What takes too long is as good as down.
+fn in_time(way: Truth) -> Truth {
+    if way.delay <= PATIENCE { way } else { Truth { loss: 1.0, ..way } }
 }
 
 /// What became of a packet.

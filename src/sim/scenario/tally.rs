@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::report::{SchemeReport, WINDOW_LOSSES};
+use super::report::{PairReport, SchemeReport, WINDOW_LOSSES};
 use super::schemes::Sent;
 
 /// The window over which RON's evaluation averages loss.
@@ -55,6 +55,8 @@ struct Pair {
     lost: u32,
     /// Sent and lost in this window.
     window: (u32, u32),
+    /// Sent and arrived in all.
+    all: (u64, u64),
 }
 
 /// The books of one scheme.
@@ -99,6 +101,8 @@ impl Tally {
         }
         let state = &mut self.pairs[pair];
         state.window.0 += 1;
+        state.all.0 += 1;
+        state.all.1 += u64::from(sent.delay.is_some());
         match sent.delay {
             Some(delay) => {
                 self.arrived += 1;
@@ -135,6 +139,16 @@ impl Tally {
             }
         }
         self.gaps.sort_by(f64::total_cmp);
+        // Every node has a row.
+        let nodes = self.pairs.len().isqrt().max(1);
+        let pairs = self.pairs.iter().enumerate().filter(|(_, pair)| pair.all.0 > 0);
+        let pairs = pairs.map(|(index, Pair { all: (sent, arrived), .. })| PairReport {
+            from: index / nodes,
+            to: index % nodes,
+            sent: *sent,
+            arrived: *arrived,
+        });
+        let pairs = pairs.collect();
         let latency = self.latency.cdf();
         let many = self.gaps.len();
         let gap = |q: f64| (many > 0).then(|| self.gaps[((many - 1) as f64 * q) as usize]);
@@ -154,6 +168,7 @@ impl Tally {
                 .filter(|copies| copies.0 > 0)
                 .map(|(first, both)| both as f64 / first as f64),
             gap_list: self.gaps,
+            pairs,
             latency_cdf: latency,
         }
     }
@@ -174,6 +189,7 @@ mod tests {
         let report = tally.finish();
         assert_eq!((report.sent, report.arrived), (1_800, 1_769));
         assert_eq!(report.gap_list, [1.0, 30.0]);
+        assert_eq!(report.pairs, [PairReport { from: 0, to: 0, sent: 1_800, arrived: 1_769 }]);
         assert_eq!((report.windows, report.windows_above[0], report.windows_above[1]), (1, 1, 0));
         let median = report.latency_ms[0].unwrap();
         assert!((53.0..57.0).contains(&median), "{median}");

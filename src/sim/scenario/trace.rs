@@ -4,10 +4,23 @@
 //! since the beginning) datagrams from one node to another are lost with this fraction (1 in an
 //! outage) and take so many milliseconds, one way; an empty delay leaves it as it was. It holds
 //! until the next row of the same two nodes in this direction. Lines that begin with `#` are
-//! comments.
+//! comments, but one: `# began at 1003622400.000` says what time of the calendar zero is, in seconds
+//! since 1970. Where the header comes again a further part begins, with a zero of its own; all parts
+//! are brought to the earliest one. A part that does not say when it began has that zero too.
 
 use std::fmt::Write as _;
 use std::time::Duration;
+
+/// How the line of [`Trace::began`] begins.
+const BEGAN: &str = "# began at";
+
+/// What one recording says, among others.
+struct Part {
+    /// Its first row.
+    first: usize,
+    /// Its zero, since 1970.
+    began: Option<Duration>,
+}
 
 /// One row.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -37,22 +50,53 @@ impl Trace {
     /// The first line.
     pub const HEADER: &str = "time_s,from,to,loss,delay_ms";
 
+    /// The line that says what time of the calendar zero is.
+    pub fn began(at: Duration) -> String {
+        format!("{BEGAN} {:.3}", at.as_secs_f64())
+    }
+
     /// Reads a trace; an error names the line.
     pub fn parse(text: &str) -> Result<Self, String> {
         let mut trace = Self::default();
-        let lines = text.lines().enumerate().map(|(number, line)| (number + 1, line.trim()));
-        let mut lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
-        match lines.next() {
-            Some((_, line)) if line == Self::HEADER => {}
-            Some((number, _)) => return Err(format!("line {number}: not {}", Self::HEADER)),
-            None => return Err("it is empty".to_owned()),
+        let mut parts: Vec<Part> = Vec::new();
+        // What is said before a header is said of the part that it begins.
+        let mut began = None;
+        for (number, line) in text.lines().enumerate().map(|(at, line)| (at + 1, line.trim())) {
+            let told = |what| format!("line {number}: {what}");
+            if let Some(at) = line.strip_prefix(BEGAN) {
+                let at = Duration::from_secs_f64(number_to(at.trim(), 1e11).map_err(told)?);
+                match parts.last_mut().filter(|part| part.first == trace.rows.len()) {
+                    Some(part) => part.began = Some(at),
+                    None => began = Some(at),
+                }
+            } else if line == Self::HEADER {
+                parts.push(Part { first: trace.rows.len(), began: began.take() });
+            } else if !line.is_empty() && !line.starts_with('#') {
+                if parts.is_empty() {
+                    return Err(told(format!("not {}", Self::HEADER)));
+                }
+                let row = trace.row(line).map_err(told)?;
+                trace.rows.push(row);
+            }
         }
-        for (number, line) in lines {
-            let row = trace.row(line).map_err(|what| format!("line {number}: {what}"))?;
-            trace.rows.push(row);
+        if parts.is_empty() {
+            return Err("it is empty".to_owned());
         }
+        trace.align(&parts);
         trace.rows.sort_by_key(|row| row.at);
         Ok(trace)
+    }
+
+    /// Gives all parts the earliest zero.
+    fn align(&mut self, parts: &[Part]) {
+        let Some(zero) = parts.iter().filter_map(|part| part.began).min() else { return };
+        let ends = parts.iter().skip(1).map(|part| part.first).chain([self.rows.len()]);
+        for (part, end) in parts.iter().zip(ends) {
+            let later = part.began.map_or(Duration::ZERO, |began| began - zero);
+            for row in &mut self.rows[part.first..end] {
+                row.at += later;
+            }
+        }
     }
 
     fn row(&mut self, line: &str) -> Result<Row, String> {
@@ -60,15 +104,11 @@ impl Trace {
         let [at, from, to, loss, delay] = fields[..] else {
             return Err(format!("{} fields instead of 5", fields.len()));
         };
-        let number = |text: &str, most: f64| {
-            let value = text.parse::<f64>().ok().filter(|v| (0.0..=most).contains(v));
-            value.ok_or_else(|| format!("not a number from 0 to {most}: {text}"))
-        };
-        let at = Duration::from_secs_f64(number(at, 1e9)?);
-        let loss = number(loss, 1.0)?;
+        let at = Duration::from_secs_f64(number_to(at, 1e9)?);
+        let loss = number_to(loss, 1.0)?;
         let delay = match delay {
             "" => None,
-            text => Some(Duration::from_secs_f64(number(text, 60_000.0)? / 1e3)),
+            text => Some(Duration::from_secs_f64(number_to(text, 60_000.0)? / 1e3)),
         };
         if from == to {
             return Err(format!("from {from} to itself"));
@@ -100,4 +140,9 @@ impl Trace {
         }
         line
     }
+}
+
+fn number_to(text: &str, most: f64) -> Result<f64, String> {
+    let value = text.parse::<f64>().ok().filter(|value| (0.0..=most).contains(value));
+    value.ok_or_else(|| format!("not a number from 0 to {most}: {text}"))
 }
