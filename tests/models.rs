@@ -53,7 +53,7 @@ fn report(number: u32) -> LinkReport {
     LinkReport {
         latency_us: number * 100,
         jitter_us: 0,
-        loss: Loss::NONE,
+        loss: Loss([0, 1, 700, 0, 65_535, 300, 0, 20_000, 699][number as usize]),
         state: states[number as usize % 3],
     }
 }
@@ -189,13 +189,15 @@ fn agree(database: &LinkStateDatabase, model: &[Origin; 3]) -> Result<(), TestCa
             let said = origin.links.get(id).copied();
             prop_assert_eq!(database.report(peer, to), said);
             // Time and loss are the worse of both ends', the state is the origin's word.
-            // An end that does not hear the other has nothing to say of time and loss.
+            // An end that does not hear the other has nothing to say of time; its loss counts.
             let back = model[other].links.get(&PEERS[index]);
+            let lossier = said.map(|said| said.loss.max(back.map_or(Loss::NONE, |b| b.loss)));
             let back = back.filter(|back| back.state != Liveness::Down);
             let link = database.link(peer, to);
             prop_assert_eq!(link.map(|link| link.state), said.map(|said| said.state));
             let slower = said.map(|said| said.latency_us.max(back.map_or(0, |b| b.latency_us)));
             prop_assert_eq!(link.map(|link| link.latency_us), slower);
+            prop_assert_eq!(link.map(|link| link.loss), lossier);
         }
     }
     Ok(())

@@ -16,6 +16,8 @@ use rongate::time::Instant;
 
 const PEERS: usize = 4;
 const ME: NodeId = NodeId(99);
+/// This node's own, of which its order of relays comes.
+const SEED: u64 = 7;
 /// The last peer may not relay.
 const MUTE: usize = PEERS - 1;
 
@@ -39,7 +41,7 @@ fn config() -> RouterConfig {
 
 fn router(config: RouterConfig) -> Router {
     let peer = |peer| PeerInfo { id: id(peer), may_relay: peer != MUTE };
-    Router::new(config, ME, (0..PEERS).map(peer).collect(), 7)
+    Router::new(config, ME, (0..PEERS).map(peer).collect(), SEED)
 }
 
 #[derive(Clone, Debug)]
@@ -177,13 +179,13 @@ impl Model {
     /// Our link to a peer: time and loss are the worse of what both ends say.
     fn own_link(&self, peer: usize) -> Option<LinkReport> {
         let ours = self.direct[peer]?;
-        Some(ours.measured_worse(self.said.get(&(peer, ME)).copied()))
+        Some(both_ends(ours, self.said.get(&(peer, ME)).copied()))
     }
 
     /// What a relay's link to a peer is said to be like: alive or not is the relay's word.
     fn their_link(&self, relay: usize, to: usize) -> Option<LinkReport> {
         let there = *self.said.get(&(relay, id(to)))?;
-        Some(there.measured_worse(self.said.get(&(to, id(relay))).copied()))
+        Some(both_ends(there, self.said.get(&(to, id(relay))).copied()))
     }
 
     fn ways(&self, to: usize) -> Vec<Way> {
@@ -220,7 +222,7 @@ impl Model {
             return no(Some(false));
         };
         let told = self.their_link(relay, to);
-        let both = told.map(|told| hop.then(told));
+        let both = told.map(|told| in_a_row(hop, told));
         let in_use = self.choices[to].iter().any(|choice| choice.chosen == Some(path));
         let measured = self.relayed.get(&(to, relay)).map(|(report, _)| {
             let mut report = *report;
@@ -388,7 +390,7 @@ impl Model {
 
     /// The cost, and for relays a part of what counts as near-equal by this node's own order.
     fn rank(&self, peer: usize, metric: Metric, way: &Way, ways: &[Way]) -> f64 {
-        let cost = |way: &Way| config().cost.cost(metric, &way.report);
+        let cost = |way: &Way| cost(metric, &way.report);
         let least = ways.iter().filter(|way| way.eligible).map(cost).fold(f64::INFINITY, f64::min);
         let near = if least.is_finite() { near(margin(metric), least) } else { 0.0 };
         let order = way.path.relay().map_or(0.0, |relay| {
@@ -398,6 +400,46 @@ impl Model {
             if room { order } else { 1.0 - (1.0 - order).powf(1_000.0) }
         });
         cost(way) + near * order
+    }
+}
+
+/// What both ends of a link say of it: the longer time and the greater loss. An end that hears
+/// nothing knows of no time, and whether the link works is the first one's word.
+fn both_ends(one: LinkReport, other: Option<LinkReport>) -> LinkReport {
+    let mut both = one;
+    if let Some(other) = other {
+        both.loss = Loss(one.loss.0.max(other.loss.0));
+        if other.state != Liveness::Down {
+            both.latency_us = one.latency_us.max(other.latency_us);
+            both.jitter_us = one.jitter_us.max(other.jitter_us);
+        }
+    }
+    both
+}
+
+/// Two links in a row: what passes the first must pass the second.
+fn in_a_row(first: LinkReport, second: LinkReport) -> LinkReport {
+    let [passes, and_passes] = [first, second].map(|link| 1.0 - f64::from(link.loss.0) / 65_535.0);
+    LinkReport {
+        latency_us: first.latency_us + second.latency_us,
+        jitter_us: first.jitter_us + second.jitter_us,
+        loss: Loss(((1.0 - passes * and_passes) * 65_535.0).round() as u16),
+        state: first.state.max(second.state),
+    }
+}
+
+/// A round trip of 10 ms costs as much latency as a quarter of a per cent of loss beyond the first
+/// per cent; loss comes before everything else but where it is equal; throughput is the inverse of
+/// `sqrt(1.5) / (rtt * sqrt(p))` with at least half a per cent of loss.
+fn cost(metric: Metric, report: &LinkReport) -> f64 {
+    let (us, loss) = (f64::from(report.latency_us), f64::from(report.loss.0) / 65_535.0);
+    match metric {
+        Metric::Latency | Metric::App => us + (loss - 0.01).max(0.0) * 4_000_000.0,
+        Metric::Loss => loss + us * 1e-8,
+        Metric::Throughput => {
+            let rtt = report.latency_us.max(1) as f64 * 1e-6;
+            1.0 / (1.5_f64.sqrt() / (rtt * loss.max(0.005).sqrt()))
+        }
     }
 }
 
@@ -441,32 +483,22 @@ fn entries(peer: usize, said: &[Option<LinkReport>]) -> Vec<(NodeId, LinkReport)
     said.iter().enumerate().filter_map(of).collect()
 }
 
-/// This node's order of relays, as it shows where all are equally good.
+/// This node's order of relays to each peer: what splitmix64 makes of its seed and the identities of
+/// all three, as a fraction.
 fn order() -> BTreeMap<(usize, usize), f64> {
-    let now = Instant::from_micros(1);
-    let mut order = BTreeMap::new();
-    for to in 0..PEERS {
-        let mut router = router(config());
-        let report =
-            |latency_us| LinkReport { latency_us, state: Liveness::Up, ..LinkReport::default() };
-        for peer in (0..PEERS).filter(|&peer| peer != to) {
-            router.update_direct(now, index(peer), link(peer), Some(report(20_000)));
-            let said = vec![Some(report(40_000)); PEERS];
-            say(&mut router, now, 1, peer, &said, false);
+    let fraction = |to: usize, relay: usize| {
+        let both = u64::from(id(to).0) << 32 | u64::from(id(relay).0);
+        let mut x = (SEED ^ u64::from(ME.0) << 16 ^ both).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        for (shift, factor) in [(30, 0xbf58_476d_1ce4_e5b9), (27, 0x94d0_49bb_1331_11eb)] {
+            x = (x ^ (x >> shift)).wrapping_mul(factor);
         }
-        router.recompute(now, &mut Vec::new());
-        let story = router.explain(now, index(to), Metric::Latency).unwrap();
-        for way in story.candidates.iter().filter(|way| way.path.relay() != Some(index(MUTE))) {
-            let relay = way.path.relay().unwrap().usize();
-            order.insert(
-                (to, relay),
-                (way.rank - way.cost) / near(margin(Metric::Latency), 60_000.0),
-            );
-        }
-        order.insert((to, MUTE), 0.0);
-    }
-    assert!(order.values().all(|part| (0.0..1.0).contains(part)), "{order:?}");
-    order
+        // The upper 53 bits: all that a fraction holds.
+        ((x ^ (x >> 31)) >> 11) as f64 * 2.0_f64.powi(-53)
+    };
+    (0..PEERS)
+        .flat_map(|to| (0..PEERS).map(move |relay| (to, relay)))
+        .map(|(to, relay)| ((to, relay), if relay == MUTE { 0.0 } else { fraction(to, relay) }))
+        .collect()
 }
 
 fn say(

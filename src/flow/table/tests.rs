@@ -182,25 +182,71 @@ fn a_flow_takes_at_most_200_bytes() {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Packet { from: u8, port: u16, tcp: bool },
-    Reply { from: u8, port: u16, tcp: bool, flags: u8 },
+    Packet(Direction, FlowKey, u8),
     Wait(u64),
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let flow = || (1u8..4, 0u16..4, any::<bool>());
+    // UDP-Lite, GRE.
+    let protocols = [protocol::TCP, protocol::TCP, protocol::UDP, protocol::ICMP, 136, 47];
+    let flow = (prop::sample::select(protocols.to_vec()), 1u8..4, 0u16..3)
+        .prop_map(|(protocol, from, port)| key(protocol, from, port));
+    let flags = prop::sample::select(vec![0, 1, 2, 2, 4, 16, 18, 17, 3]);
+    let way = prop::sample::select(vec![Direction::Forward, Direction::Forward, Direction::Reply]);
     prop_oneof![
-        5 => flow().prop_map(|(from, port, tcp)| Step::Packet { from, port, tcp }),
-        3 => (flow(), prop::sample::select(vec![0, 1, 2, 4, 16, 18, 17]))
-            .prop_map(|((from, port, tcp), flags)| Step::Reply { from, port, tcp, flags }),
-        2 => prop_oneof![0u64..40, 200u64..320, 5_000u64..8_000].prop_map(Step::Wait),
+        8 => (way, flow, flags).prop_map(|(way, key, flags)| Step::Packet(
+            way,
+            key,
+            if key.protocol == protocol::TCP { flags } else { 0 }
+        )),
+        2 => prop_oneof![0u64..70, 200u64..320, 5_000u64..8_000].prop_map(Step::Wait),
     ]
 }
 
-/// A flow of the naive model: its own progress is the real one, its clock and shares are not.
+/// A flow of the naive model: all that was ever seen of it.
 struct Modelled {
     last_seen: Instant,
-    progress: Progress,
+    story: Vec<(Direction, u8)>,
+}
+
+impl Modelled {
+    fn note(&mut self, now: Instant, direction: Direction, flags: u8) {
+        self.last_seen = now;
+        self.story.push((direction, flags));
+    }
+
+    /// In whole seconds, as RFC 4787, 5382 and 5508 have them.
+    fn idle_time(&self, protocol: u8) -> u64 {
+        const FIN: u8 = 1;
+        const SYN: u8 = 2;
+        const RST: u8 = 4;
+        const ACK: u8 = 16;
+        let fin = |life: &[(Direction, u8)], of| {
+            life.iter().any(|&(way, flags)| way == of && flags & FIN != 0)
+        };
+        let over = |life: &[(Direction, u8)]| {
+            life.iter().any(|&(_, flags)| flags & RST != 0)
+                || fin(life, Direction::Forward) && fin(life, Direction::Reply)
+        };
+        // A host that opens a connection where one was over begins a new life.
+        let mut begin = 0;
+        for (at, &(way, flags)) in self.story.iter().enumerate() {
+            let opens = way == Direction::Forward && flags & SYN != 0 && flags & ACK == 0;
+            if opens && over(&self.story[begin..at]) {
+                begin = at;
+            }
+        }
+        let life = &self.story[begin..];
+        let replied = life.iter().any(|(way, _)| *way == Direction::Reply);
+        match protocol {
+            6 if replied && !over(life) => 7_440,
+            6 => 240,
+            17 | 136 if replied => 300,
+            17 | 136 => 30,
+            1 => 60,
+            _ => 300,
+        }
+    }
 }
 
 proptest! {
@@ -210,44 +256,35 @@ proptest! {
         let mut table = table(9, 4);
         let mut model: BTreeMap<FlowKey, Modelled> = BTreeMap::new();
         let mut now = Instant::ZERO;
-        let protocol_of = |tcp| if tcp { protocol::TCP } else { protocol::UDP };
         for step in steps {
             match step {
-                Step::Packet { from, port, tcp } => {
-                    let key = key(protocol_of(tcp), from, port);
+                Step::Packet(Direction::Forward, key, flags) => {
                     let of_host = model.keys().filter(|k| k.source() == key.source()).count();
                     let room = model.len() < 9 && of_host < 4;
-                    let result = table.lookup_or_admit(now, key, host(from));
+                    let result = table.lookup_or_admit(now, key, key.source());
                     prop_assert_eq!(result.is_ok(), model.contains_key(&key) || room);
                     if let Ok(found) = result {
                         prop_assert_eq!(found.is_new, !model.contains_key(&key));
-                        let flags = if tcp { tcp_flag::SYN } else { 0 };
                         table.record(now, found.id, Direction::Forward, ONE, flags);
-                        let flow = model.entry(key).or_insert_with(|| Modelled {
-                            last_seen: now,
-                            progress: Progress::default(),
-                        });
-                        flow.last_seen = now;
-                        flow.progress.note(Direction::Forward, flags);
+                        let new = || Modelled { last_seen: now, story: Vec::new() };
+                        let flow = model.entry(key).or_insert_with(new);
+                        flow.note(now, Direction::Forward, flags);
                     }
                 }
-                Step::Reply { from, port, tcp, flags } => {
-                    let key = key(protocol_of(tcp), from, port);
-                    let flags = if tcp { flags } else { 0 };
+                Step::Packet(Direction::Reply, key, flags) => {
                     let found = table.lookup(&key);
                     prop_assert_eq!(found.is_some(), model.contains_key(&key));
                     if let (Some(id), Some(flow)) = (found, model.get_mut(&key)) {
                         table.record(now, id, Direction::Reply, ONE, flags);
-                        flow.last_seen = now;
-                        flow.progress.note(Direction::Reply, flags);
+                        flow.note(now, Direction::Reply, flags);
                     }
                 }
                 Step::Wait(s) => {
                     now += Duration::from_secs(s);
                     table.expire(now, 10_000);
-                    let times = IdleTimes::default();
                     model.retain(|key, flow| {
-                        let due = flow.last_seen + flow.progress.idle_time(key.protocol, &times);
+                        let idle = Duration::from_secs(flow.idle_time(key.protocol));
+                        let due = flow.last_seen + idle;
                         // Within the wheel's resolution both answers are right.
                         due > now || due + Wheel::RESOLUTION > now && table.lookup(key).is_some()
                     });
