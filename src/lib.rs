@@ -9,6 +9,7 @@ pub mod addr;
 pub mod batch;
 pub mod cli;
 pub mod config;
+pub mod float;
 pub mod flow;
 pub mod gateway;
 pub mod id;

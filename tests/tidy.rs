@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 const BASE: &[&str] = &[
     "addr",
     "batch",
+    "float",
     "id",
     "metric",
     "packet",
@@ -141,6 +142,10 @@ fn the_core_touches_no_host() {
         ("libc::", "system calls belong to io/"),
         ("log::", "the core reports events; the shell logs"),
         ("println!", "output belongs to cli/"),
+        (".ln()", "use crate::float: std's differs between machines"),
+        (".exp()", "use crate::float: std's differs between machines"),
+        (".powf(", "use crate::float: std's differs between machines"),
+        (".log10()", "use crate::float: std's differs between machines"),
     ];
     let mut faults = Vec::new();
     for source in sources() {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::float;
 use crate::time::Instant;
 
 /// How strongly `lost` of `total` speak for more loss than `usual`: the logarithm of the likelihood
@@ -12,8 +13,8 @@ fn evidence(lost: f64, total: f64, usual: f64) -> f64 {
         return 0.0;
     }
     let good = total - lost.min(total);
-    let clean = if good > 0.0 { good * ((1.0 - fraction) / (1.0 - usual)).ln() } else { 0.0 };
-    lost * (fraction / usual).ln() + clean
+    let clean = if good > 0.0 { good * float::ln((1.0 - fraction) / (1.0 - usual)) } else { 0.0 };
+    lost * float::ln(fraction / usual) + clean
 }
 
 /// The loss that `lost` of `total` prove with 99.5 % confidence (Wilson's interval, one side).
@@ -114,8 +115,8 @@ impl PageTest {
     /// The loss since the evidence began, once that exceeds `proof`.
     fn add(&mut self, fraction: f64, proof: f64, total: f64, lost: f64) -> Option<f64> {
         let free = TrafficLoss::FREE;
-        self.evidence += lost * (fraction / free).ln();
-        self.evidence += (total - lost) * ((1.0 - fraction) / (1.0 - free)).ln();
+        self.evidence += lost * float::ln(fraction / free);
+        self.evidence += (total - lost) * float::ln((1.0 - fraction) / (1.0 - free));
         if self.evidence <= 0.0 {
             *self = Self::NEW;
             return None;
@@ -167,10 +168,10 @@ impl TrafficLoss {
         self.at = now;
         let (total, late) = (f64::from(total), f64::from(late));
         let lost = f64::from(lost).min(total);
-        self.recent = self.recent * (-total / Self::RECENT).exp() + total;
+        self.recent = self.recent * float::exp(-total / Self::RECENT) + total;
         let mut found = None;
         for (test, (fraction, proof)) in self.tests.iter_mut().zip(Self::TESTS) {
-            let proof = proof + late * (fraction / Self::FREE).ln();
+            let proof = proof + late * float::ln(fraction / Self::FREE);
             found = test.add(fraction, proof, total, lost).or(found);
         }
         found
@@ -212,8 +213,8 @@ impl LossMemory {
             return;
         }
         let (high, low) = (self.fraction, self.fraction / 3.0);
-        let good = f64::from(total.saturating_sub(lost)) * ((1.0 - high) / (1.0 - low)).ln();
-        let bad = f64::from(lost) * (high / low).ln();
+        let good = f64::from(total.saturating_sub(lost)) * float::ln((1.0 - high) / (1.0 - low));
+        let bad = f64::from(lost) * float::ln(high / low);
         self.evidence = (self.evidence + good + bad).min(Self::CERTAIN);
         if self.evidence <= 0.0 {
             // So much it is not; a third of it is still possible.

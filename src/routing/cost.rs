@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::float;
 use crate::metric::{LinkReport, Metric};
 
 /// The constants of the cost functions.
@@ -69,7 +70,10 @@ pub(super) fn preference(seed: u64, destination: u32, relay: u32) -> f64 {
 /// The preference for a relay that bears only so much of what the best one does: of many nodes, as
 /// many prefer it as it bears (weighted rendezvous hashing).
 pub(super) fn weighted(preference: f64, share: f64) -> f64 {
-    if share >= 1.0 { preference } else { 1.0 - (1.0 - preference).powf(1.0 / share.max(1e-3)) }
+    if share >= 1.0 {
+        return preference;
+    }
+    1.0 - float::pow(1.0 - preference, 1.0 / share.max(1e-3))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 use super::explain::{Candidate, Standing};
 use super::hysteresis::Margin;
+use crate::float;
 use crate::metric::Liveness;
 use crate::path::Path;
 
@@ -71,7 +72,7 @@ impl Spread {
         let height = |share: &Share| {
             let mixed = mix(hash ^ mix(path_number(share.path)));
             let unit = ((mixed >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
-            -share.weight / unit.ln()
+            -share.weight / float::ln(unit)
         };
         self.0.iter().max_by(|a, b| height(a).total_cmp(&height(b))).map(|share| share.path)
     }

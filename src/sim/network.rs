@@ -213,7 +213,7 @@ pub(super) fn happens(p: f64, rng: &mut Rng) -> bool {
 
 /// A time with an exponential distribution.
 pub(super) fn exponential(mean: Duration, rng: &mut Rng) -> Duration {
-    mean.mul_f64(-(1.0 - rng.unit()).ln())
+    mean.mul_f64(-crate::float::ln(1.0 - rng.unit()))
 }
 
 /// All directed pairs; one that was never set behaves like the default.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::report::Timeline;
+use crate::float;
 
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 420.0;
@@ -97,11 +98,11 @@ pub(super) enum Axis {
 
 impl Axis {
     fn place(self, value: f64) -> f64 {
-        if self == Self::Logarithmic { value.max(1e-3).log10() } else { value }
+        if self == Self::Logarithmic { float::log10(value.max(1e-3)) } else { value }
     }
 
     fn value(self, place: f64) -> f64 {
-        if self == Self::Logarithmic { 10_f64.powf(place) } else { place }
+        if self == Self::Logarithmic { float::pow(10.0, place) } else { place }
     }
 
     /// The first and the last mark for values between these, and how many steps lie between.

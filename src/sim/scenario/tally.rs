@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::report::{PairReport, SchemeReport, WINDOW_LOSSES};
 use super::schemes::Sent;
+use crate::float;
 
 /// The window over which RON's evaluation averages loss.
 pub(super) const WINDOW: Duration = Duration::from_secs(1_800);
@@ -25,7 +26,7 @@ impl Histogram {
 
     fn add(&mut self, delay: Duration) {
         let us = (delay.as_micros() as f64 / 10.0).max(1.0);
-        let slot = (us.ln() / STEP.ln()) as usize;
+        let slot = (float::ln(us) / float::ln(STEP)) as usize;
         self.slots[slot.min(SLOTS - 1)] += 1;
         self.total += 1;
     }
@@ -36,7 +37,7 @@ impl Histogram {
         let mut points = Vec::new();
         for (slot, &count) in self.slots.iter().enumerate().filter(|(_, count)| **count > 0) {
             below += count;
-            let ms = STEP.powf(slot as f64 + 0.5) / 100.0;
+            let ms = float::pow(STEP, slot as f64 + 0.5) / 100.0;
             points.push((ms, below as f64 / self.total as f64));
         }
         points
