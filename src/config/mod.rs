@@ -38,6 +38,8 @@ pub use units::{
     Endpoint, Listen, ParseUnitError, Rate, format_duration, parse_duration, parse_ports,
 };
 
+pub use validate::{parse_dscp, parse_flow_label};
+
 pub use crate::flow::{Class, ClassMatch, ExitPoint};
 pub use crate::tunnel::Suite;
 

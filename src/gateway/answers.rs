@@ -4,6 +4,7 @@ mod explain;
 mod metric;
 mod nat;
 mod peers;
+mod subject;
 mod words;
 
 use std::net::{IpAddr, SocketAddr};
@@ -46,10 +47,12 @@ pub(super) fn answer(
         Request::NatDelete { protocol, outside } => nat::delete(node, now, protocol, *outside),
         Request::Status => Answer::Status(Box::new(status(node, now, scene))),
         Request::Flows { limit, offset } => Answer::Flows(flows(node, now, *limit, *offset)),
-        Request::Explain { subject } => match explain::explain(node, now, scene, subject) {
-            Ok(explanation) => Answer::Explanation(Box::new(explanation)),
-            Err(why) => Answer::Refused(why),
-        },
+        Request::Explain { subject, packet } => {
+            match explain::explain(node, now, scene, subject, packet) {
+                Ok(explanation) => Answer::Explanation(Box::new(explanation)),
+                Err(why) => Answer::Refused(why),
+            }
+        }
         Request::Metrics => Answer::AppValues(metric::list(node, now, scene)),
         Request::SetMetric { peer, via, uplink, value, ttl_s } => {
             let (via, uplink) = (via.as_deref(), uplink.as_deref());

@@ -15,7 +15,7 @@ use super::kernel::{
 };
 use super::logging;
 use super::node_config::{self, closed_to_exit};
-use super::status::{ReloadReport, Request};
+use super::status::{PacketFields, ReloadReport, Request};
 use crate::config::{self, Config, UdpGso};
 use crate::id::UplinkIndex;
 use crate::io::clock::Clock;
@@ -146,6 +146,26 @@ pub(super) fn lan_networks(config: &Config, facts: &HostFacts) -> Vec<(String, I
     addresses.map(|address| (address.interface.clone(), address.network.trunc())).collect()
 }
 
+/// Finds an address behind the interface that a question names, of the destination's family: what it
+/// asks is about a host there.
+fn find_host(
+    networks: &[(String, IpNet)],
+    to: &str,
+    packet: &mut PacketFields,
+) -> Result<(), String> {
+    let (Some(interface), None) = (&packet.interface, packet.from) else { return Ok(()) };
+    let ipv6 = to.contains(':');
+    let usable = |net: &IpNet| match net {
+        IpNet::V4(_) => !ipv6,
+        IpNet::V6(net) => ipv6 && !net.addr().is_unicast_link_local(),
+    };
+    let here = networks.iter().filter(|(name, net)| name == interface && usable(net));
+    packet.from = here.map(|(_, net)| net.hosts().next().unwrap_or_else(|| net.addr())).next();
+    let version = if ipv6 { "IPv6" } else { "IPv4" };
+    let what = "is not one of `lan.interfaces`, or has no network of";
+    packet.from.map(|_| ()).ok_or_else(|| format!("`{interface}` {what} {version}"))
+}
+
 /// How the socket of an uplink should be bound; none while its interface lacks the address.
 pub(super) fn binding(config: &Config, index: UplinkIndex, facts: &HostFacts) -> Binding {
     let uplink = config.uplinks.get(index.usize())?;
@@ -159,7 +179,12 @@ pub(super) fn binding(config: &Config, index: UplinkIndex, facts: &HostFacts) ->
 }
 
 impl Backend for Keeper {
-    fn ask(&mut self, request: Request) -> Answer {
+    fn ask(&mut self, mut request: Request) -> Answer {
+        if let Request::Explain { subject, packet } = &mut request
+            && let Err(why) = find_host(&self.lan_networks, subject, packet)
+        {
+            return Answer::Refused(why);
+        }
         self.line.ask(request)
     }
 
@@ -214,5 +239,34 @@ impl Keeper {
             log::warn!("{what}");
             self.complaint = what;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_found_behind_the_interface_that_is_named() {
+        let net = |name: &str, net: &str| (name.to_owned(), net.parse().unwrap());
+        let networks = [
+            net("lan0", "10.1.0.0/24"),
+            net("lan1", "fe80::/64"),
+            net("lan1", "10.1.7.0/24"),
+            net("lan1", "fd00:1::/64"),
+        ];
+        let found = |interface: &str, to: &str| {
+            let interface = Some(interface.to_owned());
+            let mut packet = PacketFields { interface, ..PacketFields::default() };
+            find_host(&networks, to, &mut packet).map(|()| packet.from.unwrap().to_string())
+        };
+        assert_eq!(found("lan1", "10.2.0.5"), Ok("10.1.7.1".to_owned()));
+        assert!(found("lan1", "fd00:2::5").unwrap().starts_with("fd00:1::"));
+        let why = found("lan0", "fd00:2::5").unwrap_err();
+        assert_eq!(why, "`lan0` is not one of `lan.interfaces`, or has no network of IPv6");
+        assert!(found("wan0", "10.2.0.5").is_err());
+        let mut silent = PacketFields::default();
+        assert_eq!(find_host(&networks, "10.2.0.5", &mut silent), Ok(()));
+        assert_eq!(silent, PacketFields::default());
     }
 }

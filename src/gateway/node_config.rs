@@ -243,7 +243,7 @@ pub(super) fn is_own(config: &Config, address: IpAddr) -> bool {
 #[cfg(test)]
 mod routing_tests;
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use std::time::Duration;
 
@@ -251,12 +251,17 @@ mod tests {
 
     pub(super) fn converted(parts: &[&str]) -> NodeConfig {
         let (config, facts) = test_site(parts);
+        from_site(&config, &facts)
+    }
+
+    /// What the node is told at a site for tests.
+    pub(in crate::gateway) fn from_site(config: &Config, facts: &HostFacts) -> NodeConfig {
         let incarnation = Incarnation {
             mtu: 1_392,
             timestamp_floor: WallClock(7),
             wall: WallClock(1_800_000_000_000_000_000),
         };
-        convert(&config, &facts, &incarnation).unwrap()
+        convert(config, facts, &incarnation).unwrap()
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 pub use account::{AvailabilityStatus, RegretStatus, SpanStatus};
-pub use explain::{Explanation, ExplanationStep, RoutingStatus};
+pub use explain::{Explanation, ExplanationStep, PacketFields, RoutingStatus};
 pub use fault::{Direction, FaultStatus, Shared};
 pub use metric::{AppValueList, AppValueStatus};
 pub use nat::{
@@ -51,6 +51,9 @@ pub enum Request {
     Explain {
         /// A destination address, or a flow as `PROTOCOL SOURCE DESTINATION`.
         subject: String,
+        /// What else is known of the packet.
+        #[serde(default, skip_serializing_if = "PacketFields::is_empty")]
+        packet: PacketFields,
     },
     /// Answered by [`NatMappingList`].
     Nat {

@@ -215,11 +215,7 @@ fn class_match(section: &At<RawMatch>, known: &Known<'_>, faults: &mut Faults) -
 
 /// An IPv6 flow label (RFC 6437).
 fn flow_label(at: &At<String>, faults: &mut Faults) -> Option<u32> {
-    let number = match at.value.strip_prefix("0x") {
-        Some(digits) => u32::from_str_radix(digits, 16).ok(),
-        None => at.value.parse().ok(),
-    };
-    let label = number.filter(|label| *label <= 0xf_ffff);
+    let label = parse_flow_label(&at.value);
     if label.is_none() {
         super::refuse(at, "not a flow label: use 0 to 1048575, or 0x0 to 0xfffff", faults);
     }
@@ -272,18 +268,27 @@ fn protocol(at: &At<String>, faults: &mut Faults) -> Option<u8> {
 }
 
 fn dscp(at: &At<String>, faults: &mut Faults) -> Option<u8> {
-    if let Some((_, number)) = DSCPS.iter().find(|(name, _)| *name == at.value) {
-        return Some(*number);
+    let number = parse_dscp(&at.value);
+    if number.is_none() {
+        let value = at.value.escape_debug();
+        let message =
+            format!("`{value}` is not a DSCP: use a name like `ef`, `af41` or `cs1`, or 0 to 63");
+        faults.at(at, message);
     }
-    match at.value.parse::<u8>() {
-        Ok(number @ 0..=63) => Some(number),
-        _ => {
-            let value = at.value.escape_debug();
-            let message = format!(
-                "`{value}` is not a DSCP: use a name like `ef`, `af41` or `cs1`, or 0 to 63"
-            );
-            faults.at(at, message);
-            None
-        }
-    }
+    number
+}
+
+/// Reads a code point: a name like `ef`, or 0 to 63.
+pub fn parse_dscp(text: &str) -> Option<u8> {
+    let named = DSCPS.iter().find(|(name, _)| *name == text).map(|(_, number)| *number);
+    named.or_else(|| text.parse().ok().filter(|number| *number <= 63))
+}
+
+/// Reads an IPv6 flow label: 20 bits, in decimal or after `0x`.
+pub fn parse_flow_label(text: &str) -> Option<u32> {
+    let number = match text.strip_prefix("0x") {
+        Some(digits) => u32::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    };
+    number.filter(|label| *label <= 0xf_ffff)
 }

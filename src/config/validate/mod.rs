@@ -28,6 +28,7 @@ use super::raw::{RawConfig, Text, Texts};
 use super::types::{Config, ControlSection, HttpSection};
 use super::units::{format_duration, parse_duration};
 pub(super) use classes::{GROUPS, PRIORITIES, dscp_name, protocol_name};
+pub use classes::{parse_dscp, parse_flow_label};
 use networks::Claims;
 
 /// Checks everything. None if there was any fault.

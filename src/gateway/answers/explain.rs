@@ -1,39 +1,47 @@
 //! Why packets go where they go: the decisions in the order in which they are taken.
 
-use std::net::{IpAddr, SocketAddr};
-
+use super::subject::{Subject, subject};
 use super::words::{self, rule};
 use super::{Scene, egress_name, peers};
-use crate::flow::{ClassIndex, Egress, FlowKey, Marks};
+use crate::flow::{ClassIndex, Egress, Marks};
 use crate::gateway::node_config::is_own;
-use crate::gateway::status::{Explanation, ExplanationStep, RegretStatus};
+use crate::gateway::status::{Explanation, ExplanationStep, PacketFields, RegretStatus};
 use crate::id::PeerIndex;
 use crate::metric::Metric;
 use crate::node::Node;
 use crate::path::Path;
 use crate::time::Instant;
 
-/// Explains an address, or a flow given as `PROTOCOL SOURCE DESTINATION`.
+/// Explains an address, or a flow given as `PROTOCOL SOURCE DESTINATION`. `packet` says more of what
+/// is sent.
 pub(super) fn explain(
     node: &Node,
     now: Instant,
     scene: &Scene<'_>,
-    subject: &str,
+    text: &str,
+    packet: &PacketFields,
 ) -> Result<Explanation, String> {
-    let key = parse(scene, subject)?;
-    let mut explanation = Explanation { subject: subject.to_owned(), ..Explanation::default() };
+    let Subject { key, marks, told } = subject(scene, text, packet)?;
+    let mut explanation = Explanation { subject: text.to_owned(), ..Explanation::default() };
     let mut step = |question: &str, answer: String| {
         explanation.steps.push(ExplanationStep { question: question.to_owned(), answer });
     };
+    if let Some(told) = told {
+        step("packet", told);
+    }
     let destination = key.destination();
     if is_own(scene.config, destination) {
         step("destination", format!("{destination} is this node's own address"));
         return Ok(explanation);
     }
     let flow = node.flow(&key);
-    let index = flow.map_or_else(|| node.classify(&key, Marks::default()), |flow| flow.class);
+    let index = flow.map_or_else(|| node.classify(&key, marks), |flow| flow.class);
     let (class, metric) = (&node.class(index).name, node.class(index).metric);
-    let known = if flow.is_some() { "it is in the flow table" } else { "as a new flow" };
+    let known = match flow {
+        Some(_) if marks != Marks::default() => "in the flow table since its first packet",
+        Some(_) => "it is in the flow table",
+        None => "as a new flow",
+    };
     step("class", format!("`{class}`, which wants the best {metric}; {known}"));
     let rule = rule(scene, node.class(index));
     step("rule", rule.clone().unwrap_or_else(|| "any way may be used".to_owned()));
@@ -126,38 +134,6 @@ fn way(node: &Node, scene: &Scene<'_>, path: Path) -> String {
     }
 }
 
-fn parse(scene: &Scene<'_>, subject: &str) -> Result<FlowKey, String> {
-    const USAGE: &str = "expected an address, or PROTOCOL SOURCE DESTINATION like \
-                         `tcp 10.1.0.2:5000 10.2.0.3:80` or `icmp 10.1.0.2 10.2.0.3`";
-    let words: Vec<&str> = subject.split_whitespace().collect();
-    let (protocol, source, destination) = match words[..] {
-        [address] => {
-            let to: IpAddr = address.parse().map_err(|_| USAGE.to_owned())?;
-            let same_family = |ip: &IpAddr| ip.is_ipv6() == to.is_ipv6();
-            let from = scene.config.tun.address.iter().map(|own| own.addr()).find(same_family);
-            let from = from.unwrap_or_else(|| crate::io::underlay::unspecified(to.is_ipv6()));
-            (0, (from, 0), (to, 0))
-        }
-        [protocol, source, destination] => {
-            let number = match protocol.to_ascii_lowercase().as_str() {
-                "tcp" => 6,
-                "udp" => 17,
-                "icmp" => 1,
-                "icmp6" => 58,
-                other => other.parse().map_err(|_| USAGE.to_owned())?,
-            };
-            let parse = |text| endpoint(text).ok_or_else(|| USAGE.to_owned());
-            (number, parse(source)?, parse(destination)?)
-        }
-        _ => return Err(USAGE.to_owned()),
-    };
-    FlowKey::new(protocol, source, destination)
-        .ok_or_else(|| "source and destination are of different families".to_owned())
-}
-
-fn endpoint(text: &str) -> Option<(IpAddr, u16)> {
-    text.parse::<SocketAddr>()
-        .map(|address| (address.ip(), address.port()))
-        .or_else(|_| text.parse::<IpAddr>().map(|ip| (ip, 0)))
-        .ok()
-}
+#[cfg(test)]
+#[path = "explain_tests.rs"]
+mod tests;

@@ -1,8 +1,45 @@
 //! Why packets go where they go.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 use super::{CandidateStatus, RegretStatus};
+
+/// Of a packet to a destination, what classes may match besides it. All may be absent. Of a packet of
+/// a flow only the last two are to be said.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PacketFields {
+    /// The source; one of this node's own addresses when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<IpAddr>,
+    /// One of `lan.interfaces`: instead of `from`, some host behind it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
+    /// `tcp`, `udp`, `sctp`, `icmp` or a protocol number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
+    /// The source port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_port: Option<u16>,
+    /// The destination port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub destination_port: Option<u16>,
+    /// The DSCP, 0 to 63; 0 when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dscp: Option<u8>,
+    /// The IPv6 flow label, 20 bits; 0 when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flow_label: Option<u32>,
+}
+
+impl PacketFields {
+    /// True when nothing is said.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
 
 /// The decisions for a destination or a flow.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -28,7 +65,7 @@ pub struct Explanation {
 /// One decision.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExplanationStep {
-    /// What was decided on: `destination`, `class`, `rule`, `egress`, `path`, `last switch`,
+    /// What was decided on: `packet` (what was assumed of it), `destination`, `class`, `rule`, `egress`, `path`, `last switch`,
     /// `next switch`, `regret`.
     pub question: String,
     /// The outcome with its reason, in one sentence.
