@@ -13,7 +13,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use rongate::flow::{Class, ClassMatch, Classes, Egress, ExitPoint, FlowKey, Group, Marks, Scope};
+use rongate::flow::{
+    Class, ClassMatch, Classes, Egress, ExitPoint, FlowKey, Group, Marks, Priority, Scope,
+};
 use rongate::id::{PeerIndex, UplinkIndex};
 use rongate::metric::Metric;
 use rongate::node::{ExitVia, Node, NodeConfig, NodePolicy};
@@ -124,6 +126,41 @@ fn path_to(node: &Node, port: u16) -> Option<Path> {
 fn key(port: u16) -> FlowKey {
     let to = Mesh::host(1, 5);
     FlowKey::new(17, (Mesh::host(0, 5).into(), 700), (to.into(), port)).unwrap()
+}
+
+#[test]
+fn a_class_takes_only_the_relays_that_it_names() {
+    let only = Scope { relays: Some(vec![OTHER_RELAY]), ..Scope::default() };
+    let mut sim = overlay(Mesh::default(), Class { only, ..Class::default() }, |_| {});
+    cut(&mut sim, 0, 1);
+    sim.run_for(Duration::from_secs(10));
+    let before = [2, 3].map(|site| relayed(&sim, site));
+    assert_eq!(send(&mut sim, 1, 9_000, 50), 50);
+    let carried = [2, 3].map(|site| relayed(&sim, site));
+    assert!(carried[1] >= before[1] + 50, "{before:?} {carried:?}");
+    assert_eq!(path_to(sim.node(0).unwrap(), 9_000), Some(Path::Via(OTHER_RELAY)));
+    assert_eq!(path_to(sim.node(0).unwrap(), 80), Some(Path::Via(NEAR_RELAY)));
+    // That one gone too, nothing is left to the class.
+    cut(&mut sim, 0, 3);
+    sim.run_for(Duration::from_secs(10));
+    assert_eq!(send(&mut sim, 1, 9_000, 20), 0);
+    assert_eq!(send(&mut sim, 1, 80, 20), 20);
+}
+
+#[test]
+fn a_class_says_which_frames_go_first_and_a_reload_changes_it() {
+    let class = Class { priority: Priority::High, ..Class::default() };
+    let mut sim = overlay(Mesh::default(), class, |_| {});
+    let frame = |port| packet((Mesh::host(0, 5), 700), (Mesh::host(1, 5), port), 1, 100);
+    let asked =
+        |sim: &Simulator| [9_000, 80].map(|port| sim.node(0).unwrap().priority_of(&frame(port)));
+    assert_eq!(asked(&sim), [Priority::High, Priority::Normal], "of flows that are new");
+    assert_eq!(send(&mut sim, 1, 9_000, 3), 3);
+    assert_eq!(asked(&sim), [Priority::High, Priority::Normal], "of flows that are known");
+    let mut config = Mesh::default().configs().remove(0);
+    config.classes = classes(Class { priority: Priority::Low, ..Class::default() });
+    sim.operate(0, |node, now| node.set_policy(now, config.policy()));
+    assert_eq!(asked(&sim), [Priority::Low, Priority::Normal], "after a reload");
 }
 
 #[test]
