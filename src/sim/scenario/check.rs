@@ -102,6 +102,12 @@ fn underlay(scenario: &Scenario) -> Result<(), Fault> {
     if underlay.reroutes_after.is_some() && underlay.transit_stub.is_none() {
         return wrong("underlay.reroutes_after", "needs underlay.transit_stub");
     }
+    if underlay.delay.is_some() && underlay.transit_stub.is_some() {
+        return wrong("underlay.delay", "follows from underlay.transit_stub");
+    }
+    if underlay.queue.is_some() && underlay.rate.is_none() {
+        return wrong("underlay.queue", "needs underlay.rate");
+    }
     Ok(())
 }
 

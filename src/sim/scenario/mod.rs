@@ -131,7 +131,7 @@ impl Nodes {
 }
 
 /// What lies between the nodes.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct UnderlayConfig {
     /// Autonomous systems whose links are shared: `small` (124 routers) or `large` (6,510). Without
@@ -140,9 +140,10 @@ pub struct UnderlayConfig {
     /// How long the underlay's routing takes to go round a dead link; never when absent.
     #[serde(deserialize_with = "read::some_duration")]
     pub reroutes_after: Option<Duration>,
-    /// Delay of each pair's own link, drawn between these two.
+    /// Delay of each pair's own link, drawn between these two; from 5 to 60 ms when absent. Not with
+    /// [`Self::transit_stub`], where it follows from the topology.
     #[serde(deserialize_with = "read::durations")]
-    pub delay: (Duration, Duration),
+    pub delay: Option<(Duration, Duration)>,
     /// Jitter of each pair.
     #[serde(deserialize_with = "read::duration")]
     pub jitter: Duration,
@@ -152,26 +153,11 @@ pub struct UnderlayConfig {
     /// second; everything when absent.
     #[serde(deserialize_with = "read::some_rate")]
     pub rate: Option<u64>,
-    /// With a rate: what would wait longer than this is lost.
-    #[serde(deserialize_with = "read::duration")]
-    pub queue: Duration,
+    /// With a rate: what would wait longer than this is lost; 100 ms when absent.
+    #[serde(deserialize_with = "read::some_duration")]
+    pub queue: Option<Duration>,
     /// A file of what was measured or recorded, in the format of [`Trace`].
     pub trace: Option<String>,
-}
-
-impl Default for UnderlayConfig {
-    fn default() -> Self {
-        Self {
-            transit_stub: None,
-            reroutes_after: None,
-            delay: (Duration::from_millis(5), Duration::from_millis(60)),
-            jitter: Duration::ZERO,
-            loss: 0.0,
-            rate: None,
-            queue: Duration::from_millis(100),
-            trace: None,
-        }
-    }
 }
 
 /// The size of a transit-stub topology.
@@ -266,6 +252,7 @@ impl Scenario {
     /// What lies between routers, but for the delay.
     fn shared_model(&self) -> LinkModel {
         let UnderlayConfig { rate, queue, .. } = self.underlay;
+        let queue = queue.unwrap_or(LinkModel::PERFECT.queue);
         LinkModel { rate_bps: rate, queue, ..LinkModel::PERFECT }
     }
 

@@ -63,7 +63,7 @@ pub(super) fn some_duration<'de, D: Deserializer<'de>>(
 /// Two durations, the smaller one first.
 pub(super) fn durations<'de, D: Deserializer<'de>>(
     deserializer: D,
-) -> Result<(Duration, Duration), D::Error> {
+) -> Result<Option<(Duration, Duration)>, D::Error> {
     let read = |text: &str| {
         let (low, high) = text.split_once("..").unwrap_or((text, text));
         let one = |text: &str| parse_duration(text).map_err(|error| error.to_string());
@@ -71,7 +71,7 @@ pub(super) fn durations<'de, D: Deserializer<'de>>(
         if both.0 > both.1 {
             return Err("the first is the smaller one, like 5ms..60ms".to_owned());
         }
-        Ok(both)
+        Ok(Some(both))
     };
     Scalar { form: "durations like 5ms..60ms", read }.deserialize(deserializer)
 }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use blake2::{Blake2s256, Digest as _};
 
@@ -25,6 +26,8 @@ use crate::time::Instant;
 /// Pairs whose paths are drawn.
 const TIMELINE_PAIRS: usize = 40;
 const PACKET_LEN: usize = 100;
+/// What pairs' delays are drawn between unless the scenario says it.
+const DELAYS: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(60));
 /// How often at least, in a run, the progress is told.
 const STEPS: u32 = 1_000;
 
@@ -340,7 +343,7 @@ const fn talks((a, b): (usize, usize), each: usize, to: Option<u16>) -> bool {
 /// What each directed pair's own link is like.
 fn pair_models(scenario: &Scenario, nodes: usize, rng: &mut Rng) -> Vec<LinkModel> {
     let base = scenario.pair_model();
-    let (low, high) = scenario.underlay.delay;
+    let (low, high) = scenario.underlay.delay.unwrap_or(DELAYS);
     let own = scenario.underlay.transit_stub.is_none();
     let mut models = vec![base; nodes * nodes];
     for (a, b) in pairs_of(nodes).filter(|(a, b)| own && a < b) {

@@ -145,6 +145,8 @@ fn faults_of_scenarios_and_traces_are_told() {
             "failures: links between routers keep their delay",
         ),
         ("underlay: { delay: 9ms..3ms }", "smaller"),
+        ("underlay: { delay: 9ms, transit_stub: small }", "underlay.delay: follows from"),
+        ("underlay: { queue: 9ms }", "underlay.queue: needs underlay.rate"),
         ("underlay: { loss: 2 }", "loss"),
         ("failures: [{ what: router, every: 1s, lasts: 1s }]", "router"),
         ("tcp: [{ from: 2, to: 2 }]", "tcp"),

@@ -215,6 +215,31 @@ mod tests {
     }
 
     #[test]
+    fn a_shared_link_with_a_rate_carries_just_that_and_the_overlay_does_not_slow_it_down() {
+        let configs = Mesh { sites: 2, ..Mesh::default() }.configs();
+        let mut simulator = Simulator::new(configs, LinkModel::default(), 5);
+        let [a, b] = [0, 1].map(|site| Mesh::underlay(site, 0));
+        let model = LinkModel { rate_bps: Some(1_000_000), ..LinkModel::default() };
+        simulator.network.share([model; 2].into_iter());
+        simulator.network.set_route(a, b, Some(vec![0]));
+        simulator.network.set_route(b, a, Some(vec![1]));
+        simulator.run_for(Duration::from_secs(5));
+        let mut hosts = TcpHosts::default();
+        let ends = [0, 1].map(|site| (usize::from(site), (Mesh::host(site, 5).into(), 80)));
+        let start = simulator.now();
+        for way in [Way::Direct(a, b), Way::Overlay] {
+            hosts.add(way, Connection::new(start, ends[0], ends[1], None, None));
+        }
+        let end = start + Duration::from_secs(20);
+        assert_eq!(hosts.run_until(&mut simulator, end), (vec![], vec![]));
+        let kbit_s: Vec<_> =
+            hosts.connections().map(|(_, c)| c.finish(end).bytes * 8 / 20_000).collect();
+        // Of the rate, headers take a part.
+        assert!((850..=970).contains(&kbit_s[0]), "{kbit_s:?}");
+        assert!((700..=930).contains(&kbit_s[1]), "{kbit_s:?}");
+    }
+
+    #[test]
     fn a_damaged_segment_is_told_and_takes_no_other_packet_with_it() {
         let configs = Mesh { sites: 2, ..Mesh::default() }.configs();
         let mut simulator = Simulator::new(configs, LinkModel::default(), 5);
