@@ -92,11 +92,27 @@ fn ten_thousand_worlds_survive_their_storms() {
     judge(seeds(1_000..11_000));
 }
 
+/// A short run of a seed.
+fn short(seed: u64) -> Outcome {
+    let mut plan = Plan::draw(seed);
+    plan.storm = Duration::from_secs(20);
+    swarm::run(&plan).unwrap()
+}
+
 #[test]
 fn a_plan_gives_the_same_run_every_time() {
     for seed in [3, 4, 5] {
-        let mut plan = Plan::draw(seed);
-        plan.storm = Duration::from_secs(20);
-        assert_eq!(swarm::run(&plan), swarm::run(&plan));
+        assert_eq!(short(seed), short(seed));
     }
+}
+
+/// What these seeds gave on the machine where this was written: another machine, another compiler
+/// and another profile must find the same. Every change of what nodes do, or of the simulator,
+/// makes it something else; then, and only then, the figures of the failed test are put here.
+const DIGESTS: [(u64, u64); 2] = [(3, 0xe225_ccd4_b490_7492), (4, 0x8199_56a6_dc6e_4ee9)];
+
+#[test]
+fn a_plan_gives_the_same_run_on_every_machine() {
+    let found = DIGESTS.map(|(seed, _)| (seed, short(seed).digest));
+    assert!(found == DIGESTS, "now {found:#x?}");
 }

@@ -18,6 +18,7 @@ mod ledger;
 mod liveness;
 mod minimise;
 mod plan;
+mod record;
 mod settings;
 mod site;
 mod tcp;
@@ -73,6 +74,8 @@ pub struct Outcome {
     pub connected_after: Duration,
     /// How much virtual time passed.
     pub virtual_time: Duration,
+    /// Over each packet that was delivered, when and where, and the nodes' traffic.
+    pub digest: u64,
 }
 
 /// Carries a plan out. A panic is a violation as any other.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::ledger::Ledger;
 use super::plan::{Mishap, Plan, What};
+use super::record::Record;
 use super::site::{configs, listen};
 use super::{Outcome, Violation};
 use crate::id::UplinkIndex;
@@ -40,6 +41,7 @@ pub(super) struct World<'p> {
     pub(super) letters: Vec<Tapped>,
     pub(super) under_way: VecDeque<(Instant, Tapped)>,
     pub(super) tcp: TcpHosts,
+    record: Record,
     slices: u32,
 }
 
@@ -94,6 +96,7 @@ impl<'p> World<'p> {
             letters,
             under_way,
             tcp: TcpHosts::default(),
+            record: Record::default(),
             slices,
         };
         world.lay_network(true);
@@ -123,6 +126,7 @@ impl<'p> World<'p> {
             datagrams: self.simulator.carried(),
             connected_after,
             virtual_time: self.simulator.now() - self.start,
+            digest: self.record.digest(&self.simulator),
         })
     }
 
@@ -134,6 +138,7 @@ impl<'p> World<'p> {
             self.listen();
         }
         for delivery in deliveries {
+            self.record.take(&delivery);
             let answer = self.ledger.delivered(&delivery);
             let answer = answer.map_err(|what| Violation { at: now, what })?;
             if let Some((exit, packet)) = answer {
