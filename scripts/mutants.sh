@@ -23,16 +23,13 @@ cp -a "$ROOT"/Cargo.* "$ROOT"/*.md "$ROOT"/*.yaml "$ROOT/rust-toolchain.toml" "$
 rm -rf "$copy/fuzz/target"
 
 names=() tests=()
-name='' file='' old='' new=''
+name='' file='' old=''
 while IFS= read -r line; do
   case "$line" in
     '' | '#'*) ;;
     '- '*) old=${line#- } ;;
-    '+ '*) new=${line#+ } ;;
-    '= '*)
-      number=${#names[@]}
-      names+=("$name") tests+=("${line#= }")
-      OLD=$old NEW=$new NUMBER=$number perl -0pi -e '
+    '+ '*)
+      OLD=$old NEW=${line#+ } NUMBER=${#names[@]} perl -0pi -e '
         BEGIN { ($old, $new, $n) = @ENV{"OLD", "NEW", "NUMBER"}; }
         $found = () = /\Q$old\E/g;
         die "$ARGV: it occurs $found times, not once: $old\n" if $found != 1;
@@ -41,6 +38,7 @@ while IFS= read -r line; do
         s/\Q$old\E/$switch/;
       ' "$copy/$file"
       ;;
+    '= '*) names+=("$name") tests+=("${line#= }") ;;
     src/*) file=$line ;;
     *) name=$line ;;
   esac

@@ -292,7 +292,7 @@ impl Node {
             }
         };
         if let Err(reason) = self.send(now, route, Flags::CONTROL, total, fill, out) {
-            self.counters.drop(reason);
+            self.counters.drop_message(reason);
         }
     }
 
@@ -330,7 +330,7 @@ impl Node {
         let fill = |place: &mut [u8]| place.copy_from_slice(body);
         let sent = self.send(now, &route, Flags::CONTROL, body.len(), fill, out);
         if let Err(reason) = sent {
-            self.counters.drop(reason);
+            self.counters.drop_message(reason);
         }
         sent.is_ok()
     }

@@ -221,13 +221,13 @@ impl Node {
         let target = Target { uplink: link.local, destination, tos: 0 };
         let total = wire::RELAY_OVERHEAD + message.len();
         let Some(datagram) = out.tx.push(target, total) else {
-            self.counters.drop(crate::telemetry::DropReason::BatchFull);
+            self.counters.drop_message(crate::telemetry::DropReason::BatchFull);
             return;
         };
         datagram[wire::RELAY_OVERHEAD..].copy_from_slice(message);
         let path = Path::Direct(link).into();
         if let Err(reason) = self.tunnels.seal_relay(now, relay, path, &repr, datagram) {
-            self.counters.drop(reason);
+            self.counters.drop_message(reason);
             out.tx.take_back(target);
             return;
         }
@@ -247,7 +247,7 @@ impl Node {
             place.copy_from_slice(datagram);
             self.counters.underlay_tx.add(1, datagram.len() as u64);
         } else {
-            self.counters.drop(crate::telemetry::DropReason::BatchFull);
+            self.counters.drop_message(crate::telemetry::DropReason::BatchFull);
         }
     }
 

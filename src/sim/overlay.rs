@@ -115,6 +115,12 @@ impl Mesh {
         [network(site), six.into()][..self.families()].to_vec()
     }
 
+    /// Whether an address is one of a host behind a site.
+    pub fn is_behind(site: u8, address: IpAddr) -> bool {
+        let mesh = Self { ipv6: true, ..Self::default() };
+        mesh.networks(site).iter().any(|network| network.contains(&address))
+    }
+
     /// The outside addresses of a site's exit, of both families.
     pub fn outside(site: u8) -> [IpAddr; 2] {
         let six = Ipv6Addr::new(0xfd64, 0, 0, 0, 0, 0, 0, u16::from(site) + 1);

@@ -1,6 +1,6 @@
 //! One turn of a node: what comes in, what comes out of it, and where that goes.
 
-use super::audit::Books;
+use super::audit::{Books, Read};
 use super::network::{RelayFault, happens};
 use super::{Arriving, BACKLOG_MAX, Delivery, Frame, Happening, NodeNumber, RX_SLOTS, Simulator};
 use crate::batch::{BUFFER_LEN, RxBatch, RxSlot};
@@ -18,7 +18,7 @@ const PACKET_MAX: usize = 65_535;
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Input<'a> {
     /// Frames from the TUN.
-    Frames,
+    Frames(&'a Read),
     /// Datagrams.
     Datagrams(&'a [Arriving]),
     /// A deadline.
@@ -40,6 +40,7 @@ impl Simulator {
     pub fn send_frames(&mut self, number: NodeNumber, frames: Vec<Frame>) {
         let now = self.local(number);
         let before = self.deliveries.len();
+        let read = self.audit.as_ref().map_or_else(Read::default, |_| Read::of(&frames));
         let Some(node) = self.nodes[number].node.as_mut() else { return };
         if let Some(audit) = &mut self.audit {
             audit.begin(Books::of(node));
@@ -57,7 +58,7 @@ impl Simulator {
                 self.deliver(number, frame, &vnet);
             }
         }
-        self.end_turn(number, before, Input::Frames);
+        self.end_turn(number, before, Input::Frames(&read));
     }
 
     pub(super) fn carry_out(&mut self, happening: Happening) {
@@ -192,6 +193,9 @@ impl Simulator {
         for transmit in self.out.tx.transmits() {
             self.sent.add(transmit.segments as u64, transmit.bytes().len() as u64);
             for bytes in transmit.bytes().chunks(transmit.stride) {
+                if let Some(audit) = &mut self.audit {
+                    audit.sealed(bytes);
+                }
                 datagrams.push((transmit.target, copy(&mut self.spare, bytes)));
             }
         }
@@ -212,6 +216,9 @@ impl Simulator {
             let buffer = &self.rx.slots[forward.slot as usize].buffer[range];
             for bytes in buffer.chunks(forward.stride as usize) {
                 self.sent.add(1, bytes.len() as u64);
+                if let Some(audit) = &mut self.audit {
+                    audit.relayed(bytes);
+                }
                 if !happens(fault.loss, &mut self.rng) {
                     datagrams.push((forward.target, copy(&mut self.spare, bytes)));
                 }

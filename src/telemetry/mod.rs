@@ -44,6 +44,8 @@ pub struct Counters {
     pub copies_refused: u64,
     /// Datagrams that had to wait for room in a socket, also those that never left.
     pub waited: Tally,
+    /// Of what was dropped, messages of the node's own that could not be sent: no packets of anybody.
+    pub messages_unsent: u64,
     drops: [u64; DropReason::COUNT],
 }
 
@@ -58,6 +60,7 @@ impl Default for Counters {
             copies: Tally::default(),
             copies_refused: 0,
             waited: Tally::default(),
+            messages_unsent: 0,
             drops: [0; DropReason::COUNT],
         }
     }
@@ -67,6 +70,12 @@ impl Counters {
     /// Counts one dropped packet.
     pub fn drop(&mut self, reason: DropReason) {
         self.drops[reason as usize] += 1;
+    }
+
+    /// Counts a message of the node's own that could not be sent.
+    pub fn drop_message(&mut self, reason: DropReason) {
+        self.drop(reason);
+        self.messages_unsent += 1;
     }
 
     /// Counts `packets` dropped packets.

@@ -7,6 +7,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::plan::Plan;
+use crate::packet::{Headers, IcmpKind, checksum, rewrite};
 use crate::sim::host::{self, Endpoint, Letter};
 use crate::sim::{Delivery, Mesh, NodeNumber};
 use crate::time::Instant;
@@ -46,6 +47,8 @@ pub(super) struct Ledger {
     mapping_life: Duration,
     /// What exits give away.
     ports: RangeInclusive<u16>,
+    /// There are exits.
+    exits: bool,
     sent: Vec<Sent>,
     /// For each exit and outside endpoint: whose it is, and since when it was not used.
     outsides: BTreeMap<(NodeNumber, Endpoint), ((NodeNumber, Endpoint), Instant)>,
@@ -57,6 +60,7 @@ impl Ledger {
         Self {
             mapping_life: plan.settings.mapping_life() - CLOCKS_DIFFER,
             ports: plan.settings.ports(),
+            exits: plan.exits,
             sent: Vec::new(),
             outsides: BTreeMap::new(),
             arrived: 0,
@@ -111,7 +115,7 @@ impl Ledger {
         let told = |what: &str| format!("{} node {}: a packet {what}", delivery.at, delivery.node);
         let letter = match host::open(&delivery.packet) {
             Ok(Some(letter)) => letter,
-            Ok(None) => return Ok(None),
+            Ok(None) => return self.error(delivery).map(|()| None).map_err(told),
             Err(what) => return Err(told(what)),
         };
         let Some(sent) = self.sent.get_mut(letter.id as usize) else {
@@ -147,6 +151,30 @@ impl Ledger {
         }
     }
 
+    /// What is no packet of a host must be an ICMP error that tells one of the node's own hosts, or
+    /// the server, what became of its packet.
+    fn error(&self, delivery: &Delivery) -> Result<(), &'static str> {
+        let headers = Headers::parse(&delivery.packet).map_err(|_| "does not parse")?;
+        if headers.icmp != Some(IcmpKind::Error) {
+            return Err("is neither a host's nor an ICMP error");
+        }
+        if !checksum::ipv4_is_right(&delivery.packet, &headers)
+            || !checksum::is_right(&delivery.packet, &headers)
+        {
+            return Err("with an ICMP error has a wrong checksum");
+        }
+        let quoted = rewrite::quoted(&delivery.packet, &headers);
+        if !quoted.is_ok_and(|quoted| quoted.source == headers.destination) {
+            return Err("with an ICMP error quotes another's packet");
+        }
+        let to = headers.destination;
+        let is_server = self.exits && SERVERS.iter().any(|server| server.0 == to);
+        if is_server || Mesh::is_behind(delivery.node as u8, to) {
+            return Ok(());
+        }
+        Err("with an ICMP error went astray")
+    }
+
     /// One outside endpoint never serves two inside ones.
     fn outside(
         &mut self,
@@ -178,6 +206,7 @@ pub(super) const fn server(host: Endpoint) -> Endpoint {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::packet::icmp;
 
     const NOW: Instant = Instant::from_micros(1_000_000);
     const HOSTS: [Endpoint; 3] = [
@@ -206,6 +235,29 @@ mod tests {
         assert!(ledger.delivered(&at(1, &packet)).unwrap_err().contains("checksum"));
         let never = host::packet(HOSTS[0], HOSTS[1], 99, 100);
         assert!(ledger.delivered(&at(1, &never)).unwrap_err().contains("nobody"));
+    }
+
+    #[test]
+    fn what_is_neither_a_hosts_packet_nor_an_error_for_its_sender_is_seen() {
+        let mut ledger = Ledger::new(&Plan::draw(1));
+        let id = ledger.for_host(HOSTS[0], HOSTS[1], 1);
+        let packet = host::packet(HOSTS[0], HOSTS[1], id, 100);
+        let headers = Headers::parse(&packet).unwrap();
+        let mut error = [0; icmp::MAX_LEN];
+        let source = IpAddr::from([10, 77, 0, 1]);
+        let len =
+            icmp::write_error(&mut error, icmp::Error::NetUnreachable, source, &packet, &headers);
+        assert_eq!(ledger.delivered(&at(0, &error[..len])), Ok(None));
+        assert!(ledger.delivered(&at(1, &error[..len])).unwrap_err().contains("astray"));
+        error[len - 1] ^= 1;
+        assert!(ledger.delivered(&at(0, &error[..len])).unwrap_err().contains("checksum"));
+        // A host's packet whose protocol was changed, or that was cut short, is none any more.
+        let short = [&packet[..28], &[0; 4]].concat();
+        let mut other = packet;
+        other[9] = 50;
+        for packet in [other, short] {
+            assert!(ledger.delivered(&at(1, &packet)).is_err());
+        }
     }
 
     #[test]
