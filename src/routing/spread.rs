@@ -22,6 +22,8 @@ pub struct Share {
     pub path: Path,
     /// Its score: what it can be expected to carry, compared with the others.
     pub weight: f64,
+    /// Flows may take it: what a relay promises was seen to be true.
+    pub proven: bool,
 }
 
 /// The good paths to one peer under one demand.
@@ -55,9 +57,14 @@ impl Spread {
         good.truncate(SPREAD_MAX);
         good.sort_by_key(|candidate| candidate.path);
         let known = good.iter().all(|c| c.capacity_kbit.is_some());
-        let share = |c: &Candidate| Share { path: c.path, weight: score(c, known).max(1e-9) };
+        let share = |c: &Candidate| Share {
+            path: c.path,
+            weight: score(c, known).max(1e-9),
+            proven: c.measured || c.path.relay().is_none() || self.carries(c.path),
+        };
         let shares: Vec<Share> = good.into_iter().map(share).collect();
-        let changed = !shares.iter().map(|s| s.path).eq(self.0.iter().map(|s| s.path));
+        let of = |share: &Share| (share.path, share.proven);
+        let changed = !shares.iter().map(of).eq(self.0.iter().map(of));
         self.0 = shares;
         changed
     }
@@ -66,7 +73,12 @@ impl Spread {
         self.0.iter().any(|share| share.path == path)
     }
 
-    /// The path for a flow with this hash: weighted rendezvous hashing, so that a path that comes
+    /// Flows may take the path.
+    pub(super) fn carries(&self, path: Path) -> bool {
+        self.0.iter().any(|share| share.path == path && share.proven)
+    }
+
+    /// The path for a flow with this hash, none while none is proven: weighted rendezvous hashing, so that a path that comes
     /// or goes moves no flow but those that it gets or had.
     pub(super) fn pick(&self, hash: u64) -> Option<Path> {
         let height = |share: &Share| {
@@ -74,7 +86,8 @@ impl Spread {
             let unit = ((mixed >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
             -share.weight / float::ln(unit)
         };
-        self.0.iter().max_by(|a, b| height(a).total_cmp(&height(b))).map(|share| share.path)
+        let proven = self.0.iter().filter(|share| share.proven);
+        proven.max_by(|a, b| height(a).total_cmp(&height(b))).map(|share| share.path)
     }
 }
 
@@ -104,7 +117,7 @@ mod tests {
             path: Path::Via(PeerIndex(relay)),
             standing: Standing::Eligible,
             report: LinkReport { state: Liveness::Up, ..LinkReport::default() },
-            measured: false,
+            measured: true,
             app_value: None,
             capacity_kbit: None,
             preference: 0.0,
@@ -136,6 +149,22 @@ mod tests {
                 assert_eq!(spread.pick(hash as u64), Some(path), "no need to move");
             }
         }
+    }
+
+    #[test]
+    fn no_flow_takes_a_relay_that_only_promises() {
+        let mut spread = Spread::default();
+        let promised = Candidate { measured: false, ..via(1, 90.0) };
+        spread.decide(MARGIN, &[promised], |_, _| 1.0);
+        assert!(spread.contains(promised.path), "it is to be measured");
+        assert_eq!(spread.pick(7), None);
+        assert!(spread.decide(MARGIN, &[via(0, 100.0), promised], |_, _| 1.0));
+        assert!((0..100).all(|hash| spread.pick(hash) == Some(via(0, 0.0).path)));
+        assert!(spread.decide(MARGIN, &[via(0, 100.0), via(1, 90.0)], |_, _| 1.0));
+        assert!((0..100).any(|hash| spread.pick(hash) == Some(promised.path)));
+        // It was measured once: nothing moves when that is too long ago.
+        assert!(!spread.decide(MARGIN, &[via(0, 100.0), promised], |_, _| 1.0));
+        assert!(spread.carries(promised.path));
     }
 
     #[test]

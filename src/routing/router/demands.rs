@@ -133,7 +133,7 @@ impl Router {
         present: Option<Path>,
     ) -> Option<Path> {
         let spread = self.peers.get(peer.usize())?.spreads.get(demand.usize())?;
-        present.filter(|path| spread.contains(*path)).or_else(|| spread.pick(hash))
+        present.filter(|path| spread.carries(*path)).or_else(|| spread.pick(hash))
     }
 
     /// Closes what a demand does not permit.
