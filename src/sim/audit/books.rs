@@ -51,7 +51,10 @@ impl Read {
             return self.lens.push(frame.len());
         }
         let (start, size) = (usize::from(headers.payload), usize::from(vnet.segment_size));
-        let payload = frame.len() - start;
+        let payload = frame.len().saturating_sub(start);
+        if payload == 0 {
+            return self.lens.push(frame.len());
+        }
         self.lens.extend((0..payload).step_by(size).map(|at| start + size.min(payload - at)));
     }
 
