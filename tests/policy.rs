@@ -436,6 +436,8 @@ fn flows_are_spread_over_good_paths_and_keep_theirs() {
         let flows = sim.node(0).unwrap().flows_from(rongate::flow::FlowId(0));
         flows.map(|(_, flow)| (flow.key.destination_port, flow.path)).collect()
     };
+    // A relay gets flows once it was seen to pass what is sent through it.
+    assert_eq!(send(&mut sim, 1, 9_000, 150), 150);
     let before = paths(&mut sim);
     let count = |paths: &BTreeMap<u16, Option<Path>>, path: Path| {
         paths.values().filter(|p| **p == Some(path)).count()
