@@ -95,8 +95,11 @@ impl World<'_> {
     }
 
     /// Whether a site relays whatever others ask it to. Those whom it once refused do not ask again
-    /// for ten minutes.
+    /// for ten minutes, and where a limit and transfers meet, it drops what is beyond.
     fn relays(&self, site: u8) -> bool {
+        if self.plan.settings.relay_kbit_s.is_some() && self.plan.tcp > 0 {
+            return false;
+        }
         let refused = |mishap: &Mishap| matches!(mishap.what, What::Reload(at) if at % self.plan.sites == site);
         let refuses = self.plan.settings.reloaded.refuses.is_some();
         self.plan.settings.relays(site) && !(refuses && self.plan.mishaps.iter().any(refused))
