@@ -94,10 +94,15 @@ impl World<'_> {
         pairs
     }
 
+    /// Transfers may fill relays that have a limit.
+    fn is_crowded(&self) -> bool {
+        self.plan.settings.relay_kbit_s.is_some() && self.plan.tcp > 0
+    }
+
     /// Whether a site relays whatever others ask it to. Those whom it once refused do not ask again
     /// for ten minutes, and where a limit and transfers meet, it drops what is beyond.
     fn relays(&self, site: u8) -> bool {
-        if self.plan.settings.relay_kbit_s.is_some() && self.plan.tcp > 0 {
+        if self.is_crowded() {
             return false;
         }
         let refused = |mishap: &Mishap| matches!(mishap.what, What::Reload(at) if at % self.plan.sites == site);
@@ -125,8 +130,10 @@ impl World<'_> {
         let mut calls = false;
         while self.simulator.now() < end {
             let now = self.simulator.now();
-            let demanding = now >= since + BOUND && now < since + BOUND + CALM;
-            if demanding && !std::mem::replace(&mut calls, true) {
+            let calm = now >= since + BOUND && now < since + BOUND + CALM;
+            // Transfers press other packets out of relays that are limited.
+            let demanding = calm && !self.is_crowded();
+            if calm && !std::mem::replace(&mut calls, true) {
                 let pairs = self.connected(&self.cut());
                 self.demand_tcp(&pairs);
             }
