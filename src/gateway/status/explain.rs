@@ -65,8 +65,8 @@ pub struct Explanation {
 /// One decision.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExplanationStep {
-    /// What was decided on: `packet` (what was assumed of it), `destination`, `class`, `rule`, `egress`, `path`, `last switch`,
-    /// `next switch`, `regret`.
+    /// What was decided on: `packet` (what was assumed of it), `destination`, `class`, `rule`,
+    /// `egress`, `path`, `last switch`, `next switch`, `regret`.
     pub question: String,
     /// The outcome with its reason, in one sentence.
     pub answer: String,

@@ -117,7 +117,7 @@ impl Router {
     }
 
     /// The paths that the flows of a demand are spread over, and what each takes; none when they
-    /// all take one.
+    /// all take one. Those that are not proven are measured, and take none yet.
     pub fn shares(&self, peer: PeerIndex, demand: Demand) -> &[Share] {
         let spread = self.peers.get(peer.usize()).and_then(|p| p.spreads.get(demand.usize()));
         spread.map_or(&[], |spread| &spread.0)
